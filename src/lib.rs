@@ -1,0 +1,2 @@
+//! northbridge carries an `IoT` platform's notifications onto Kafka and never
+//! loses one that it acknowledged.
