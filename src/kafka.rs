@@ -36,7 +36,7 @@ pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 fn client_config(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
-        .set("bootstrap.servers", settings.kafka.bootstrap_servers())
+        .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
         .set("client.id", "northbridge")
         // The default lets recovery take 10 s after brokers were away.
         .set("reconnect.backoff.ms", "50")
@@ -85,12 +85,14 @@ fn producer_config(settings: &Settings) -> ClientConfig {
 }
 
 fn queue_kbytes(settings: &Settings) -> u64 {
-    let overhead = settings.limits.max_in_flight * topics::RECORD_OVERHEAD_BYTES;
-    (settings.limits.max_in_flight_bytes + overhead) / 1024 * 2
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let overhead = number(settings.limits.max_in_flight) * topics::RECORD_OVERHEAD_BYTES;
+    // librdkafka takes at most this.
+    ((number(settings.limits.max_in_flight_bytes) + overhead) / 1024 * 2).min(2_147_483_647)
 }
 
 fn with_options(config: &mut ClientConfig, settings: &Settings) {
-    for (name, value) in settings.kafka.options() {
+    for (name, value) in settings.kafka.options.iter() {
         config.set(name, value);
     }
 }

@@ -248,9 +248,14 @@ impl PushMetrics {
         self.drift.with_label_values(&[notify_type.label(), field]).inc();
     }
 
-    /// Bytes of bodies held now.
-    pub fn in_flight_bytes(&self, bytes: i64) {
-        self.in_flight_bytes.set(bytes);
+    /// So many more bytes of bodies are held.
+    pub fn holds_bytes(&self, bytes: usize) {
+        self.in_flight_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// So many bytes of bodies are held no more.
+    pub fn releases_bytes(&self, bytes: usize) {
+        self.in_flight_bytes.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

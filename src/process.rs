@@ -11,6 +11,8 @@ pub mod signals;
 pub enum Exit {
     /// Done.
     Done,
+    /// Something that must be mended was found.
+    Findings,
     /// Wrong usage or configuration.
     Usage,
     /// Kafka or another service was not available to a one-shot command.
@@ -26,6 +28,7 @@ impl Exit {
     pub const fn code(self) -> i32 {
         match self {
             Self::Done => 0,
+            Self::Findings => 1,
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Bug => 70,

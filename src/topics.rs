@@ -154,12 +154,12 @@ pub struct Plan {
 pub fn plans(settings: &Settings) -> [Plan; 8] {
     Topic::ALL.map(|topic| Plan {
         topic,
-        name: settings.topics.name(topic),
+        name: name(settings, topic),
         partitions: settings.topics.partitions,
         replication_factor: settings.topics.replication_factor,
         min_insync_replicas: settings.topics.min_insync_replicas,
         cleanup: topic.cleanup(),
-        retention_hours: settings.topics.retention_hours(topic),
+        retention_hours: retention_hours(settings, topic),
         max_message_bytes: max_record_bytes(settings),
     })
 }
@@ -167,7 +167,35 @@ pub fn plans(settings: &Settings) -> [Plan; 8] {
 /// The largest record that the settings let in, in bytes: every limit behind
 /// the ingress must allow it.
 pub fn max_record_bytes(settings: &Settings) -> u64 {
-    settings.http.max_body_bytes + RECORD_OVERHEAD_BYTES
+    u64::try_from(settings.http.max_body_bytes).unwrap_or(u64::MAX) + RECORD_OVERHEAD_BYTES
+}
+
+/// A topic's name on the cluster.
+pub fn name(settings: &Settings, topic: Topic) -> String {
+    let topics = &settings.topics;
+    topics.full_name(match topic {
+        Topic::CommandStatus => &topics.command_status.name,
+        Topic::UpgradeResult => &topics.upgrade_result.name,
+        Topic::Notifications => &topics.notifications.name,
+        Topic::DeadLetter => &topics.dead_letter.name,
+        Topic::CommandState => &topics.command_state.name,
+        Topic::DeviceSoftware => &topics.device_software.name,
+        Topic::UpgradeDelta => &topics.upgrade_delta.name,
+        Topic::UpgradeOperation => &topics.upgrade_operation.name,
+    })
+}
+
+fn retention_hours(settings: &Settings, topic: Topic) -> Option<u64> {
+    let topics = &settings.topics;
+    match topic {
+        Topic::CommandStatus => Some(topics.command_status.retention_hours),
+        Topic::UpgradeResult => Some(topics.upgrade_result.retention_hours),
+        Topic::Notifications => Some(topics.notifications.retention_hours),
+        Topic::DeadLetter => Some(topics.dead_letter.retention_hours),
+        Topic::CommandState => Some(topics.command_state.retention_hours),
+        Topic::UpgradeDelta => Some(topics.upgrade_delta.retention_hours),
+        Topic::DeviceSoftware | Topic::UpgradeOperation => None,
+    }
 }
 
 #[cfg(test)]

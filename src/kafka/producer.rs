@@ -144,7 +144,7 @@ impl Producer {
             }),
             lanes_changed: Notify::new(),
             fatal: AtomicBool::new(false),
-            answer_deadline: settings.http.answer_deadline(),
+            answer_deadline: settings.http.answer_deadline_ms.duration(),
             metrics,
             client_metrics,
         });
