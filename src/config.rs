@@ -88,6 +88,7 @@ impl Settings {
     /// settings again.
     #[expect(
         clippy::expect_used,
+        clippy::missing_panics_doc,
         reason = "texts, numbers and tables always make TOML"
     )]
     pub fn to_toml(&self) -> String {

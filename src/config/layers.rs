@@ -58,7 +58,7 @@ impl Reader<'_> {
     fn flatten(&mut self, section: &str, table: Map<String, Value>, layer: &mut Layer) {
         let ordered: BTreeMap<String, Value> = table.into_iter().collect();
         for (name, value) in ordered {
-            let key = joined(section, &name);
+            let key = schema::joined(section, &name);
             match (self.schema.kind(&key), &value.kind) {
                 (Kind::Unknown, _) => self.unknown(&key, &key, value.origin(), str::to_owned),
                 (_, ValueKind::Nil) => {}
@@ -138,15 +138,16 @@ impl Reader<'_> {
         }
     }
 
-    /// A secret's file has one value a line, so that two can be valid during a rotation.
+    /// A secret's file has one value a line, so that two can be valid during a rotation;
+    /// without any it holds an empty secret rather than none, which would protect nothing.
     /// Any other's has one value, of several lines where it is a PEM.
     fn in_value_file(key: &str, contents: &str) -> ValueKind {
-        if schema::is_secret(key) {
-            let lines = contents.lines().filter(|line| !line.is_empty());
-            let values = lines.map(|line| Value::new(None, line));
-            return ValueKind::Array(values.collect());
+        let whole = contents.trim_end_matches(['\r', '\n']);
+        if !schema::is_secret(key) || whole.is_empty() {
+            return whole.into();
         }
-        contents.trim_end_matches(['\r', '\n']).into()
+        let lines = contents.lines().filter(|line| !line.is_empty());
+        ValueKind::Array(lines.map(|line| Value::new(None, line)).collect())
     }
 
     fn overrides(&mut self, texts: &[String]) -> Layer {
@@ -218,10 +219,11 @@ fn format_of(path: &Path) -> Result<FileFormat, String> {
     }
 }
 
-/// What is wrong with a file and where, without quoting the file: TOML's own display
-/// would show the line, which may hold a secret.
+/// What is wrong with a file and where, without quoting the file, since it may hold a
+/// secret: TOML's display would show the line, and config's the whole of a file that is
+/// one text.
 fn malformed(cause: &(dyn Error + Send + Sync + 'static), text: &str) -> String {
-    if cause.is::<config::ConfigError>() {
+    if cause.is::<Box<config::ConfigError>>() {
         return "must hold sections with keys".to_owned();
     }
     let Some(error) = cause.downcast_ref::<toml::de::Error>() else {
@@ -231,13 +233,6 @@ fn malformed(cause: &(dyn Error + Send + Sync + 'static), text: &str) -> String 
     let line = before.map_or(0, |text| text.matches('\n').count()) + 1;
     let what = error.message().replace('\n', ", ");
     format!("cannot be parsed: {what} at line {line}")
-}
-
-fn joined(section: &str, name: &str) -> String {
-    if section.is_empty() {
-        return name.to_owned();
-    }
-    format!("{section}.{name}")
 }
 
 fn variable_of(key: &str) -> String {

@@ -87,7 +87,7 @@ const SECRET_PARTS: &[&str] = &[
 
 /// Properties that an operator cannot set, each with all its names (librdkafka,
 /// CONFIGURATION.md), and why.
-const FORBIDDEN: &[(&[&str], &str)] = &[
+pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
     (
         &["acks", "request.required.acks"],
         "an answer 200 promises that all in-sync replicas have the record",

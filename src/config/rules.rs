@@ -36,6 +36,9 @@ const LARGEST: u64 = 0xffff_ffff;
 /// rotation.
 const SECRETS_AT_A_TIME: usize = 2;
 
+/// The segment of a path in whose place the secret token stands.
+const TOKEN: &str = "{token}";
+
 /// Checks one value, whose type is right, against the rules of its key.
 ///
 /// # Errors
@@ -101,9 +104,9 @@ impl Check<'_> {
             let again = format!("{path:?} is there twice; a trailing slash is the same path");
             self.require(seen.insert(path.trim_end_matches('/')), key, &again);
         }
-        let has_token = http.paths.iter().any(|path| path.contains("{token}"));
+        let needs_token = http.paths.iter().any(|path| has_token(path));
         self.require(
-            !has_token || !auth.token.is_empty(),
+            !needs_token || !auth.token.is_empty(),
             key,
             "{token} needs auth.token, which is not set",
         );
@@ -274,7 +277,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
         Some("must have no query and no fragment")
     } else if !path.chars().all(is_visible) {
         Some("must hold visible ASCII characters alone; others are percent-encoded")
-    } else if path.matches("{token}").count() > 1 {
+    } else if path.split('/').filter(|segment| *segment == TOKEN).count() > 1 {
         Some("must hold {token} only once")
     } else if path.split('/').any(has_other_braces) {
         Some("must hold no braces but those of a whole segment {token}")
@@ -283,8 +286,12 @@ fn path_fault(path: &str) -> Option<&'static str> {
     }
 }
 
+fn has_token(path: &str) -> bool {
+    path.split('/').any(|segment| segment == TOKEN)
+}
+
 fn has_other_braces(segment: &str) -> bool {
-    segment != "{token}" && segment.contains(['{', '}'])
+    segment != TOKEN && segment.contains(['{', '}'])
 }
 
 fn named(topics: &Topics) -> [(&'static str, &str); 8] {

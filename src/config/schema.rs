@@ -45,6 +45,7 @@ pub(super) enum Kind {
 }
 
 /// Where the values that were set come from.
+#[derive(Default)]
 pub(super) struct Origins(BTreeMap<String, String>);
 
 impl Schema {
@@ -64,10 +65,11 @@ impl Schema {
             self.leaves.insert(key.to_owned(), value);
             return;
         };
-        self.sections.insert(key.to_owned());
         for (name, inner) in table {
-            let dot = if key.is_empty() { "" } else { "." };
-            self.learn(&format!("{key}{dot}{name}"), inner);
+            self.learn(&joined(key, &name), inner);
+        }
+        if !key.is_empty() {
+            self.sections.insert(key.to_owned());
         }
     }
 
@@ -145,6 +147,14 @@ pub(super) fn tree(settings: &Settings) -> Json {
 /// The value at a key of a tree.
 pub(super) fn at<'a>(tree: &'a Json, key: &str) -> &'a Json {
     key.split('.').fold(tree, |inner, name| &inner[name])
+}
+
+/// The key of a name in a section; the section of all sections has no name.
+pub(super) fn joined(section: &str, name: &str) -> String {
+    if section.is_empty() {
+        return name.to_owned();
+    }
+    format!("{section}.{name}")
 }
 
 /// Whether the key holds secrets, one or a list of them.
