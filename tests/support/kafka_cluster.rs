@@ -1,4 +1,4 @@
-//! A real Apache Kafka for tests: combined KRaft nodes on free loopback ports.
+//! A real Apache Kafka for tests: combined `KRaft` nodes on free loopback ports.
 //!
 //! Time-outs are Kafka's own, because the faults that tests make are about
 //! them: a broker that vanished is given up after nine seconds. What differs
@@ -13,7 +13,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use tempfile::TempDir;
 
 use super::eventually;
@@ -48,7 +48,7 @@ impl Default for ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     brokers: Vec<Broker>,
-    _directory: TempDir,
+    directory: TempDir,
     _turn: Option<Turn>,
 }
 
@@ -75,6 +75,12 @@ impl Cluster {
     /// All brokers, in the order of their index.
     pub fn brokers(&self) -> &[Broker] {
         &self.brokers
+    }
+
+    /// Where the nodes keep their properties, logs and data; deleted with the
+    /// cluster.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// SIGKILL to all.
@@ -108,10 +114,7 @@ impl Cluster {
     pub fn wait_until_in_sync(&self) {
         eventually("every replica is in sync", || {
             let metadata = self.metadata(None)?;
-            let mut partitions = metadata
-                .topics()
-                .iter()
-                .flat_map(|topic| topic.partitions());
+            let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
             let whole =
                 partitions.all(|partition| partition.isr().len() == partition.replicas().len());
             whole.then_some(())
@@ -124,7 +127,7 @@ impl Cluster {
         let brokers = broker::configure(distribution, directory.path(), options);
         let cluster = Self {
             brokers,
-            _directory: directory,
+            directory,
             _turn: turn,
         };
         broker::format_all(&cluster.brokers);
@@ -143,10 +146,8 @@ impl Cluster {
 
     /// From the first broker that answers; a frozen one does not.
     fn metadata(&self, topic: Option<&str>) -> Option<Metadata> {
-        let running = self.brokers.iter().filter(|broker| broker.is_answering());
-        running
-            .filter_map(|broker| metadata_from(broker.address(), topic).ok())
-            .next()
+        let mut running = self.brokers.iter().filter(|broker| broker.is_answering());
+        running.find_map(|broker| metadata_from(broker.address(), topic).ok())
     }
 
     fn index_of(&self, id: i32) -> Option<usize> {

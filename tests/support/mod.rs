@@ -9,11 +9,6 @@
     unreachable_pub,
     reason = "each test binary is a crate of its own and uses its own part of this tree"
 )]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test whose surroundings fail can only panic, and clippy sees tests by their attribute alone"
-)]
 
 use std::thread;
 use std::time::{Duration, Instant};
