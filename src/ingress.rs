@@ -1,0 +1,5 @@
+//! The ingress half: HTTP in, Kafka out.
+
+pub mod auth;
+pub mod client_address;
+pub mod paths;
