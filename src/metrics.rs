@@ -11,7 +11,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::notification::{NotifyType, Unreadable};
+use crate::notification::{Cause, NotifyType};
 use crate::topics::Topic;
 
 /// Latency buckets in seconds: fine where a healthy cluster answers, and on
@@ -189,7 +189,7 @@ impl PushMetrics {
             "Pushes stored in the dead-letter topic, by reason.",
             &["reason"],
         );
-        for reason in Unreadable::REASONS {
+        for reason in Cause::REASONS {
             dead_letters.with_label_values(&[reason]);
         }
         Self {
@@ -233,7 +233,9 @@ impl PushMetrics {
     /// What became of a push that began: exactly once for each.
     pub fn finished(&self, outcome: Outcome, notify_type: NotifyType, took: Duration) {
         let position = outcome_index(outcome);
-        self.outcomes[notify_type.index()][position].inc();
+        if let Some(counters) = self.outcomes.get(notify_type.index()) {
+            counters[position].inc();
+        }
         self.durations[position].observe(took.as_secs_f64());
         self.in_flight.dec();
     }

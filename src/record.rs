@@ -5,8 +5,6 @@
 //! the sender's bytes; key, type and subject are slices of them wherever they
 //! stand there literally.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -59,13 +57,13 @@ impl KeyedRecord {
         };
         Self {
             topic,
-            notify_type: notification.notify_type(),
-            key: notification.key().map(|key| part(body, key)),
+            notify_type: notification.subject().notify_type(),
+            key: notification.subject().key().map(|key| part(body, key)),
             value: body.clone(),
             event: CloudEvent {
                 id: content_id(body),
-                event_type: part(body, notification.type_name()),
-                subject: notification.device_id().map(|id| part(body, id)),
+                event_type: part(body, notification.subject().type_name()),
+                subject: notification.subject().device_id().map(|id| part(body, id)),
                 receipt,
             },
             dead_letter: None,
@@ -77,13 +75,13 @@ impl KeyedRecord {
     pub fn of_unreadable(body: &Bytes, unreadable: &Unreadable<'_>, receipt: Receipt) -> Self {
         Self {
             topic: Topic::DeadLetter,
-            notify_type: unreadable.notify_type(),
-            key: unreadable.key().map(|key| part(body, key)),
+            notify_type: unreadable.subject().notify_type(),
+            key: unreadable.subject().key().map(|key| part(body, key)),
             value: body.clone(),
             event: CloudEvent {
                 id: content_id(body),
-                event_type: Bytes::from_static(unreadable.notify_type().label().as_bytes()),
-                subject: unreadable.device_id().map(|id| part(body, id)),
+                event_type: part(body, unreadable.subject().type_name()),
+                subject: unreadable.subject().device_id().map(|id| part(body, id)),
                 receipt,
             },
             dead_letter: Some(DeadLetter {
@@ -168,11 +166,11 @@ fn content_id(body: &[u8]) -> [u8; 32] {
 }
 
 /// A text found in the body, without a copy where it stands there literally.
-fn part(body: &Bytes, text: &Cow<'_, str>) -> Bytes {
-    match text {
-        Cow::Borrowed(text) if within(body, text.as_bytes()) => body.slice_ref(text.as_bytes()),
-        Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
-        Cow::Owned(text) => Bytes::copy_from_slice(text.as_bytes()),
+fn part(body: &Bytes, text: &str) -> Bytes {
+    if within(body, text.as_bytes()) {
+        body.slice_ref(text.as_bytes())
+    } else {
+        Bytes::copy_from_slice(text.as_bytes())
     }
 }
 

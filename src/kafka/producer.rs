@@ -19,7 +19,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -448,7 +447,6 @@ fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
             | RDKafkaErrorCode::InvalidMessageSize
             | RDKafkaErrorCode::InvalidRecord
             | RDKafkaErrorCode::InvalidTimestamp
-            | RDKafkaErrorCode::RecordListTooLarge
             | RDKafkaErrorCode::PolicyViolation),
         ) => Some(code),
         _ => None,
