@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::options::KafkaOptions;
 use super::secret::Secret;
+use crate::notification::{CommandKey, Validation};
 
 /// A span of time in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,16 +57,6 @@ pub enum Unreadable {
     DeadLetter,
     /// It is answered 400 and not stored.
     Reject,
-}
-
-/// How closely a notification must follow its published field table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Validation {
-    /// Whatever has a key goes to its own topic; deviations are counted.
-    Tolerant,
-    /// Whatever breaks the published table is unreadable.
-    Strict,
 }
 
 /// Encryption of the listener; off as long as there is no certificate.
@@ -208,16 +199,6 @@ pub struct RetainedTopic {
 pub struct CompactedTopic {
     /// The name after the prefix.
     pub name: String,
-}
-
-/// What command confirmations are keyed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CommandKey {
-    /// `header.requestId`.
-    RequestId,
-    /// The device inside `header.from`.
-    DeviceId,
 }
 
 /// The listener for probes and metrics.

@@ -175,7 +175,7 @@ impl Handler {
             traceparent: traceparent(&push.head.headers),
         };
         let read = if whole.corrupt {
-            Err(Unreadable::corrupt_encoding())
+            Err(Unreadable::not_gzip())
         } else {
             notification::read(&whole.bytes, self.rules)
         };

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client_address::read_proxy_header;
 use super::handler::Handler;
-use super::idle::{Activity, IdleLimits, Watched};
+use super::idle::{Activity, Expired, IdleLimits, Watched};
 use super::tls::Terminator;
 use crate::config::{Http, Limits, Tls};
 
@@ -231,7 +231,7 @@ impl Shared {
                 }
                 expired = activity.expired(), if reason == "done" => {
                     reason = expired.as_str();
-                    if !expired.is_graceful() {
+                    if expired != Expired::KeepAlive {
                         return reason;
                     }
                     connection.as_mut().graceful_shutdown();

@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, LogLevel};
 
 /// Starts logging for the process. A second call changes nothing.
 pub fn start(log: &Log) {
@@ -23,6 +23,12 @@ pub fn start(log: &Log) {
     } else {
         base.with_ansi(terminal).with_target(false).boxed()
     };
-    let level = log.level.parse().unwrap_or(LevelFilter::INFO);
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
     let _already_started = tracing_subscriber::registry().with(layer.with_filter(level)).try_init();
 }
