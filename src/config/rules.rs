@@ -315,3 +315,18 @@ fn is_topic_name(name: &str) -> bool {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&name.len()) && name.chars().all(is_legal) && name != "." && name != ".."
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_topics_are_those_that_kafka_takes() {
+        for name in ["a", "iot.Command_status-1", "...", &"a".repeat(249)] {
+            assert!(is_topic_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "ä", "a/b", &"a".repeat(250)] {
+            assert!(!is_topic_name(name), "{name}");
+        }
+    }
+}

@@ -93,6 +93,23 @@ impl Schema {
         (best.0 >= ALIKE).then_some(best.1)
     }
 
+    /// Gives a value the type that its key has: texts, as all values of the environment
+    /// are, become numbers and lists.
+    fn shape(&self, key: &str, value: &Json) -> Result<Json, String> {
+        match self.leaves.get(key) {
+            Some(Json::Number(_)) => {
+                whole_number(value).ok_or_else(|| "must be a whole number".to_owned())
+            }
+            Some(Json::Array(_)) => list(value, is_secret(key))
+                .ok_or_else(|| "must be a text or a list of texts".to_owned()),
+            Some(_) if key == SERVERS => {
+                joined_list(value).ok_or_else(|| "must be a text or a list of texts".to_owned())
+            }
+            Some(_) => text(value).ok_or_else(|| "must be a text".to_owned()),
+            None => scalar_text(value).ok_or_else(|| "must be a single value".to_owned()),
+        }
+    }
+
     /// Every key with its default: null where there is none.
     #[cfg(test)]
     pub(super) fn leaves(&self) -> &BTreeMap<String, Json> {
@@ -168,25 +185,6 @@ pub(super) fn shown(key: &str, value: &Json) -> String {
         return MASK.to_owned();
     }
     value.to_string()
-}
-
-impl Schema {
-    /// Gives a value the type that its key has: texts, as all values of the environment
-    /// are, become numbers and lists.
-    fn shape(&self, key: &str, value: &Json) -> Result<Json, String> {
-        match self.leaves.get(key) {
-            Some(Json::Number(_)) => {
-                whole_number(value).ok_or_else(|| "must be a whole number".to_owned())
-            }
-            Some(Json::Array(_)) => list(value, is_secret(key))
-                .ok_or_else(|| "must be a text or a list of texts".to_owned()),
-            Some(_) if key == SERVERS => {
-                joined_list(value).ok_or_else(|| "must be a text or a list of texts".to_owned())
-            }
-            Some(_) => text(value).ok_or_else(|| "must be a text".to_owned()),
-            None => scalar_text(value).ok_or_else(|| "must be a single value".to_owned()),
-        }
-    }
 }
 
 /// The tree with the value in its place, and the settings it makes.

@@ -89,6 +89,12 @@ fn every_format_gives_the_same_settings() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let settings = load_file("a.toml", "\u{feff}log.level = 'warn'").unwrap();
+    assert_eq!(settings.log.level, LogLevel::Warn);
+}
+
+#[test]
 fn a_later_layer_wins_key_by_key() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(&dir, "1.toml", limits([1, 1, 1, 1]).as_str());
@@ -282,6 +288,17 @@ fn a_topic_bears_the_prefix() {
 fn topics_may_go_without_a_prefix() {
     let settings = Settings::load(&overrides(&["topics.prefix="])).unwrap();
     assert_eq!(settings.topics.full_name("x"), "x");
+}
+
+#[test]
+fn names_that_kafka_holds_for_the_same_clash() {
+    let sources = overrides(&[
+        "topics.dead_letter.name=a.b",
+        "topics.notifications.name=a_b",
+    ]);
+    let found = message(&sources);
+    assert!(found.starts_with("topics.dead_letter.name = \"a.b\" (--set): makes the topic"));
+    assert!(found.contains("which another key names already"), "{found}");
 }
 
 #[test]
