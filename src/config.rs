@@ -24,9 +24,8 @@ pub use error::{ConfigError, Problem};
 pub use options::KafkaOptions;
 pub use secret::{MASK, Secret};
 pub use sections::{
-    Admin, Auth, Basic, ClientAddress, CommandKey, CommandStatusTopic, CompactedTopic, Http, Kafka,
-    Limits, Log, LogFormat, LogLevel, Millis, RetainedTopic, Shutdown, Tls, Topics, Unreadable,
-    Validation,
+    Admin, Auth, Basic, ClientAddress, CommandStatusTopic, CompactedTopic, Http, Kafka, Limits,
+    Log, LogFormat, LogLevel, Millis, RetainedTopic, Shutdown, Tls, Topics, Unreadable,
 };
 
 /// The settings of the process, each within its bounds and in accord with the others.
@@ -71,8 +70,16 @@ impl Settings {
     /// Names every unknown key and unusable value at once; the checks between settings
     /// are made, and all of them named, when each value by itself is sound.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::load_over(&Self::default(), sources)
+    }
+
+    /// Reads all layers over other defaults than the built-in ones.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_over(defaults: &Self, sources: &Sources) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
-        let schema = Schema::new();
+        let schema = Schema::new(defaults);
         let layers = layers::read(sources, &schema, &mut problems);
         let (settings, origins) = schema::settle(&schema, layers, &mut problems);
         if problems.is_empty() {

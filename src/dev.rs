@@ -45,11 +45,17 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<Exit> {
 }
 
 fn greet(settings: &Settings, ingress: &Ingress) {
-    let scheme = if settings.tls.certificate_file.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls.certificate_file.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let path = settings.http.paths.first().map_or("/", String::as_str);
     let url = format!("{scheme}://{}{path}", ingress.address);
     let broker = &settings.kafka.bootstrap_servers;
-    let topic = settings.topics.full_name(&settings.topics.command_status.name);
+    let topic = settings
+        .topics
+        .full_name(&settings.topics.command_status.name);
     println!(
         "\
 northbridge dev: an embedded broker in memory. Nothing is kept, nothing needs installing.
@@ -76,15 +82,25 @@ Ctrl-C stops. Each push that is stored shows here:
 
 fn show(summary: &KeyedRecordSummary) {
     let delivery = &summary.delivery;
-    let what = if delivery.topic() == Topic::DeadLetter { "dead letter" } else { "stored" };
-    let reason = summary.reason.map(|reason| format!("  ({reason})")).unwrap_or_default();
+    let what = if delivery.topic() == Topic::DeadLetter {
+        "dead letter"
+    } else {
+        "stored"
+    };
+    let reason = summary
+        .reason
+        .map(|reason| format!("  ({reason})"))
+        .unwrap_or_default();
     println!(
         "{what}  {}  {} partition {} offset {}  key {}  {} ms{reason}",
         summary.notify_type.label(),
         delivery.topic().label(),
         delivery.partition(),
         delivery.offset(),
-        summary.key.as_deref().map_or_else(|| "-".to_owned(), printable),
+        summary
+            .key
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), printable),
         summary.took.as_millis(),
     );
 }

@@ -103,7 +103,8 @@ impl Ingress {
             KafkaClientMetrics::register(&metrics, "ingress"),
         )
         .context("the Kafka producer cannot be set up")?;
-        let admin = Admin::new(settings).context("the Kafka administration client cannot be set up")?;
+        let admin =
+            Admin::new(settings).context("the Kafka administration client cannot be set up")?;
         let monitor = Monitor::start(producer.clone(), admin, &readiness, answer_deadline)
             .context("the thread that watches Kafka cannot be started")?;
 
@@ -200,7 +201,9 @@ impl Ingress {
 
 impl std::fmt::Debug for Ingress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingress").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Ingress")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,7 +217,10 @@ fn cannot_bind(key: &str, address: SocketAddr) -> String {
 
 fn gate(auth: &Auth) -> anyhow::Result<auth::Gate> {
     let exposed = |secrets: &[crate::config::Secret]| -> Vec<String> {
-        secrets.iter().map(|secret| secret.expose().to_owned()).collect()
+        secrets
+            .iter()
+            .map(|secret| secret.expose().to_owned())
+            .collect()
     };
     let (usernames, passwords) = (exposed(&auth.basic.username), exposed(&auth.basic.password));
     let basic = if usernames.is_empty() && passwords.is_empty() {
@@ -229,7 +235,11 @@ fn gate(auth: &Auth) -> anyhow::Result<auth::Gate> {
     };
     let allowed_addresses = (!auth.allowed_addresses.is_empty())
         .then(|| client_address::Networks::new(auth.allowed_addresses.clone()));
-    Ok(auth::Gate { allowed_addresses, basic, token })
+    Ok(auth::Gate {
+        allowed_addresses,
+        basic,
+        token,
+    })
 }
 
 fn addresses(auth: &Auth) -> client_address::ClientAddresses {

@@ -12,7 +12,11 @@ fn main() {
         Err(help_or_error) => {
             // Nothing more can be done where the terminal is gone.
             let _ = help_or_error.print();
-            if help_or_error.use_stderr() { Exit::Usage } else { Exit::Done }
+            if help_or_error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            }
         }
     };
     std::process::exit(exit.code());
@@ -53,7 +57,9 @@ fn run(cli: &Cli) -> Exit {
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(work);
     // Threads of librdkafka may be in a question that nobody waits for.
     runtime.shutdown_background();

@@ -79,7 +79,9 @@ impl Outcome {
 impl Metrics {
     /// A registry with what every process reports: itself.
     pub fn new() -> Self {
-        let metrics = Self { registry: Registry::new() };
+        let metrics = Self {
+            registry: Registry::new(),
+        };
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.add(Box::new(process));
         let build = metrics.gauges(
@@ -87,7 +89,9 @@ impl Metrics {
             "Always 1; the labels name the build.",
             &["version", "revision"],
         );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision()]).set(1);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision()])
+            .set(1);
         metrics
     }
 
@@ -131,7 +135,10 @@ impl Metrics {
         self.add_new(HistogramVec::new(options, labels))
     }
 
-    #[expect(clippy::expect_used, reason = "a metric defined wrongly is a bug that start-up must show")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a metric defined wrongly is a bug that start-up must show"
+    )]
     fn add_new<C: prometheus::core::Collector + Clone + 'static>(
         &self,
         created: prometheus::Result<C>,
@@ -141,9 +148,14 @@ impl Metrics {
         collector
     }
 
-    #[expect(clippy::expect_used, reason = "a metric defined twice is a bug that start-up must show")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a metric defined twice is a bug that start-up must show"
+    )]
     fn add(&self, collector: Box<dyn prometheus::core::Collector>) {
-        self.registry.register(collector).expect("each metric is registered once");
+        self.registry
+            .register(collector)
+            .expect("each metric is registered once");
     }
 }
 
@@ -209,8 +221,7 @@ impl PushMetrics {
                     })
                 })
                 .collect(),
-            durations: Outcome::ALL
-                .map(|outcome| durations.with_label_values(&[outcome.label()])),
+            durations: Outcome::ALL.map(|outcome| durations.with_label_values(&[outcome.label()])),
             dead_letters,
             drift: metrics.counters(
                 "payload_drift_total",
@@ -247,17 +258,21 @@ impl PushMetrics {
 
     /// A field broke the published table.
     pub fn drifted(&self, notify_type: NotifyType, field: &'static str) {
-        self.drift.with_label_values(&[notify_type.label(), field]).inc();
+        self.drift
+            .with_label_values(&[notify_type.label(), field])
+            .inc();
     }
 
     /// So many more bytes of bodies are held.
     pub fn holds_bytes(&self, bytes: usize) {
-        self.in_flight_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.in_flight_bytes
+            .add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// So many bytes of bodies are held no more.
     pub fn releases_bytes(&self, bytes: usize) {
-        self.in_flight_bytes.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.in_flight_bytes
+            .sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

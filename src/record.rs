@@ -49,7 +49,11 @@ struct DeadLetter {
 
 impl KeyedRecord {
     /// The record of a push that was understood.
-    pub fn of_notification(body: &Bytes, notification: &Notification<'_>, receipt: Receipt) -> Self {
+    pub fn of_notification(
+        body: &Bytes,
+        notification: &Notification<'_>,
+        receipt: Receipt,
+    ) -> Self {
         let topic = match notification.stream() {
             Stream::CommandStatus => Topic::CommandStatus,
             Stream::UpgradeResult => Topic::UpgradeResult,
@@ -130,7 +134,10 @@ impl KeyedRecord {
     /// then those of a dead letter.
     pub fn headers(&self, mut each: impl FnMut(&'static str, &[u8])) {
         let event = &self.event;
-        let received_at = event.receipt.received_at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let received_at = event
+            .receipt
+            .received_at
+            .to_rfc3339_opts(SecondsFormat::Millis, true);
         each("ce_specversion", b"1.0");
         each("ce_id", &event.id);
         each("ce_source", &event.receipt.source);

@@ -31,7 +31,11 @@ fn report(settings: &Settings, survey: Result<Survey, rdkafka::error::KafkaError
             for finding in &survey.findings {
                 println!("{finding}");
             }
-            if survey.problem().is_some() { Exit::Findings } else { Exit::Done }
+            if survey.problem().is_some() {
+                Exit::Findings
+            } else {
+                Exit::Done
+            }
         }
         Err(error) => {
             eprintln!(

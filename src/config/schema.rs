@@ -49,8 +49,9 @@ pub(super) enum Kind {
 pub(super) struct Origins(BTreeMap<String, String>);
 
 impl Schema {
-    pub(super) fn new() -> Self {
-        let defaults = tree(&Settings::default());
+    /// The keys of `defaults`, which are also the lowest layer.
+    pub(super) fn new(defaults: &Settings) -> Self {
+        let defaults = tree(defaults);
         let mut schema = Self {
             sections: BTreeSet::new(),
             leaves: BTreeMap::new(),

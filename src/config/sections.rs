@@ -105,10 +105,11 @@ pub struct Basic {
 }
 
 /// Where the client's address is taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAddress {
     /// The other end of the connection.
+    #[default]
     Connection,
     /// The `X-Forwarded-For` header, as far as trusted proxies wrote it.
     XForwardedFor,

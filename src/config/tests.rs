@@ -141,7 +141,7 @@ fn a_null_leaves_an_earlier_layer_alone() {
 
 #[test]
 fn every_key_can_come_from_the_environment() {
-    for (key, default) in Schema::new().leaves() {
+    for (key, default) in Schema::new(&Settings::default()).leaves() {
         let variable = format!("NORTHBRIDGE__{}", key.replace('.', "__").to_uppercase());
         let text = match default {
             Json::Array(_) | Json::Null => continue,
@@ -377,7 +377,7 @@ proptest! {
 
     #[test]
     fn any_text_for_any_key_is_settled_or_told(index in 0_usize..60, text in ".{0,12}") {
-        let schema = Schema::new();
+        let schema = Schema::new(&Settings::default());
         let Some(key) = schema.leaves().keys().nth(index) else { return Ok(()) };
         match Settings::load(&overrides(&[&format!("{key}={text}")])) {
             Ok(settings) => prop_assert!(rules::broken(&settings, &Origins::default()).is_empty()),

@@ -61,7 +61,11 @@ impl Admission {
         match tokio::time::timeout(self.wait, both).await {
             Ok(Ok((push, bytes))) => {
                 self.metrics.holds_bytes(bytes.num_permits());
-                Ok(Reservation { admission: self.clone(), _push: push, bytes })
+                Ok(Reservation {
+                    admission: self.clone(),
+                    _push: push,
+                    bytes,
+                })
             }
             // The semaphores are never closed.
             Ok(Err(_)) | Err(_) => Err(Overloaded),
@@ -99,7 +103,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.admission.metrics.releases_bytes(self.bytes.num_permits());
+        self.admission
+            .metrics
+            .releases_bytes(self.bytes.num_permits());
     }
 }
 

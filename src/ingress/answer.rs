@@ -113,7 +113,10 @@ impl Refusal {
         if row.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if let Self::Unauthorized { challenge: Some(challenge) } = self {
+        if let Self::Unauthorized {
+            challenge: Some(challenge),
+        } = self
+        {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         answer
@@ -233,7 +236,9 @@ impl NoPush {
                     "No such method",
                     "Pushes are sent with POST.".to_owned(),
                 );
-                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                answer
+                    .headers_mut()
+                    .insert(ALLOW, HeaderValue::from_static("POST"));
                 answer
             }
         }

@@ -79,7 +79,10 @@ pub async fn read(
 ) -> Result<Whole, Refusal> {
     let bytes = collect(body, limit, reservation).await?;
     let whole = match encoding {
-        Encoding::Identity => Whole { bytes, corrupt: false },
+        Encoding::Identity => Whole {
+            bytes,
+            corrupt: false,
+        },
         Encoding::Gzip => decompress(bytes, limit, reservation).await?,
     };
     reservation.shrink_to(whole.bytes.len());
@@ -146,7 +149,11 @@ async fn collect(
 /// own size; copying it is cheaper than that.
 fn compact(bytes: Bytes) -> Bytes {
     const SMALL: usize = 4 * 1024;
-    if bytes.len() <= SMALL { Bytes::copy_from_slice(&bytes) } else { bytes }
+    if bytes.len() <= SMALL {
+        Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
+    }
 }
 
 /// Decompresses in steps that are reserved before they are made, so that a
@@ -161,10 +168,20 @@ async fn decompress(
     let mut decoder = MultiGzDecoder::new(bytes.as_ref());
     loop {
         match decoder.by_ref().take(STEP).read_to_end(&mut plain) {
-            Ok(0) => return Ok(Whole { bytes: Bytes::from(plain), corrupt: false }),
+            Ok(0) => {
+                return Ok(Whole {
+                    bytes: Bytes::from(plain),
+                    corrupt: false,
+                });
+            }
             Ok(_) if plain.len() > limit => return Err(Refusal::BodyTooLarge { limit }),
             Ok(_) => reservation.cover(bytes.len() + plain.len()).await?,
-            Err(_) => return Ok(Whole { bytes, corrupt: true }),
+            Err(_) => {
+                return Ok(Whole {
+                    bytes,
+                    corrupt: true,
+                });
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::ClientAddress;
 use http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 use ppp::v2;
@@ -32,19 +33,6 @@ const V2_LOCAL: u8 = 0x20;
 /// The protocol allows 64 KiB, but addresses take at most 216 bytes, and the
 /// extensions that cloud load balancers add well under 1 KiB.
 pub const MAX_PROXY_HEADER_BYTES: usize = 4096;
-
-/// Where the client's address is taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClientAddress {
-    /// The other end of the connection, whoever that is.
-    #[default]
-    Connection,
-    /// The `X-Forwarded-For` header, where a trusted proxy sent the request.
-    XForwardedFor,
-    /// A PROXY protocol version 2 header in front of the connection, where a
-    /// trusted proxy opened it.
-    ProxyProtocol,
-}
 
 /// Finds a request's client, believing only trusted proxies.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +103,11 @@ pub struct NetworkError {
 }
 
 impl Networks {
+    /// These networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
     /// Reads networks in CIDR notation; a bare address is a network of one.
     pub fn parse(texts: &[String]) -> Result<Self, NetworkError> {
         let networks: Result<Vec<IpNet>, NetworkError> =

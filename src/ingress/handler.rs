@@ -82,7 +82,18 @@ impl Handler {
         let (head, body) = request.into_parts();
         let id = self.request_ids.of(&head.headers);
         let mut answer = match self.route(&head) {
-            Ok(path) => self.push(&Push { path, head: &head, peer }, body, &id).await,
+            Ok(path) => {
+                self.push(
+                    &Push {
+                        path,
+                        head: &head,
+                        peer,
+                    },
+                    body,
+                    &id,
+                )
+                .await
+            }
             Err(no_push) => {
                 body::linger(body);
                 no_push.into_answer()
@@ -91,7 +102,9 @@ impl Handler {
         answer.headers_mut().insert(X_REQUEST_ID, id);
         if head.version <= Version::HTTP_11 && self.leaving.load(Ordering::Relaxed) {
             // Lets the client's pool move on before the listener is gone.
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.server.responded(answer.status());
         answer
@@ -99,7 +112,11 @@ impl Handler {
 
     fn route<'a>(&'a self, head: &'a Parts) -> Result<PathMatch<'a, 'a>, NoPush> {
         let path = self.paths.find(head.uri.path()).ok_or(NoPush::NotFound)?;
-        if head.method == Method::POST { Ok(path) } else { Err(NoPush::MethodNotAllowed) }
+        if head.method == Method::POST {
+            Ok(path)
+        } else {
+            Err(NoPush::MethodNotAllowed)
+        }
     }
 
     async fn push(&self, push: &Push<'_>, mut body: Incoming, id: &HeaderValue) -> Answer {
@@ -137,7 +154,9 @@ impl Handler {
         self.admit(push)?;
         let encoding = body::encoding(&push.head.headers)?;
         if body::declared_too_large(incoming, self.max_body_bytes) {
-            return Err(Refusal::BodyTooLarge { limit: self.max_body_bytes });
+            return Err(Refusal::BodyTooLarge {
+                limit: self.max_body_bytes,
+            });
         }
         let declared = hyper::body::Body::size_hint(incoming).exact();
         let mut reservation = self.admission.reserve(declared).await?;
@@ -161,7 +180,9 @@ impl Handler {
             path_token: push.path.token,
         };
         self.gate.admit(&visitor).map_err(|refused| match refused {
-            Refused::Unauthorized => Refusal::Unauthorized { challenge: self.gate.challenge() },
+            Refused::Unauthorized => Refusal::Unauthorized {
+                challenge: self.gate.challenge(),
+            },
             Refused::Forbidden => Refusal::Forbidden,
         })
     }
@@ -182,17 +203,24 @@ impl Handler {
         match read {
             Ok(notification) => {
                 for field in notification.drift().iter() {
-                    self.pushes.drifted(notification.subject().notify_type(), field);
+                    self.pushes
+                        .drifted(notification.subject().notify_type(), field);
                 }
-                Ok(KeyedRecord::of_notification(&whole.bytes, &notification, receipt))
+                Ok(KeyedRecord::of_notification(
+                    &whole.bytes,
+                    &notification,
+                    receipt,
+                ))
             }
             Err(unreadable) => match self.unreadable {
-                config::Unreadable::Reject => {
-                    Err(Refusal::Unreadable { reason: unreadable.reason() })
-                }
-                config::Unreadable::DeadLetter => {
-                    Ok(KeyedRecord::of_unreadable(&whole.bytes, &unreadable, receipt))
-                }
+                config::Unreadable::Reject => Err(Refusal::Unreadable {
+                    reason: unreadable.reason(),
+                }),
+                config::Unreadable::DeadLetter => Ok(KeyedRecord::of_unreadable(
+                    &whole.bytes,
+                    &unreadable,
+                    receipt,
+                )),
             },
         }
     }
@@ -200,21 +228,28 @@ impl Handler {
 
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handler").field("paths", &self.paths).finish_non_exhaustive()
+        f.debug_struct("Handler")
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
     }
 }
 
 impl RequestIds {
     /// Starts at random.
     pub fn new() -> Self {
-        Self { start: fastrand::u64(..), next: AtomicU64::new(0) }
+        Self {
+            start: fastrand::u64(..),
+            next: AtomicU64::new(0),
+        }
     }
 
     /// The request's own id where it is printable and short, else a new one.
     fn of(&self, headers: &HeaderMap) -> HeaderValue {
         let own = headers.get(X_REQUEST_ID).filter(|id| {
             let id = id.as_bytes();
-            !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(u8::is_ascii_graphic)
+            !id.is_empty()
+                && id.len() <= MAX_REQUEST_ID_BYTES
+                && id.iter().all(u8::is_ascii_graphic)
         });
         own.cloned().unwrap_or_else(|| {
             let count = self.next.fetch_add(1, Ordering::Relaxed);
@@ -272,10 +307,16 @@ mod tests {
 
     #[test]
     fn a_request_id_is_taken_where_it_is_short_and_printable_and_made_otherwise() {
-        let ids = RequestIds { start: 0xabc, next: AtomicU64::new(0) };
+        let ids = RequestIds {
+            start: 0xabc,
+            next: AtomicU64::new(0),
+        };
         let of = |value: &[u8]| {
             let mut headers = HeaderMap::new();
-            headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(value).expect("a header value"));
+            headers.insert(
+                X_REQUEST_ID,
+                HeaderValue::from_bytes(value).expect("a header value"),
+            );
             ids.of(&headers)
         };
         assert_eq!(of(b"job-17"), "job-17");
@@ -295,8 +336,17 @@ mod tests {
         };
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(of(good).as_deref(), Some(good.as_bytes()));
-        assert_eq!(of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"), None);
-        assert_eq!(of("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"), None);
-        assert_eq!(of("00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), None);
+        assert_eq!(
+            of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"),
+            None
+        );
+        assert_eq!(
+            of("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"),
+            None
+        );
+        assert_eq!(
+            of("00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            None
+        );
     }
 }

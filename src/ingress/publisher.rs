@@ -62,7 +62,12 @@ impl Entry {
     /// Opens the entry of a push whose head is complete now.
     pub fn open(metrics: Arc<PushMetrics>) -> Self {
         metrics.received();
-        Self { metrics, started: Instant::now(), notify_type: NotifyType::Other, open: true }
+        Self {
+            metrics,
+            started: Instant::now(),
+            notify_type: NotifyType::Other,
+            open: true,
+        }
     }
 
     /// When the head was complete.
@@ -77,7 +82,8 @@ impl Entry {
 
     fn settle(&mut self, outcome: Outcome) {
         if std::mem::take(&mut self.open) {
-            self.metrics.finished(outcome, self.notify_type, self.started.elapsed());
+            self.metrics
+                .finished(outcome, self.notify_type, self.started.elapsed());
         }
     }
 }
@@ -97,7 +103,13 @@ impl Publisher {
         answer_deadline: Duration,
         stored: Option<Stored>,
     ) -> Self {
-        Self { producer, tasks: TaskTracker::new(), last_call, answer_deadline, stored }
+        Self {
+            producer,
+            tasks: TaskTracker::new(),
+            last_call,
+            answer_deadline,
+            stored,
+        }
     }
 
     /// Publishes a record. What becomes of it arrives on the channel by the
@@ -182,7 +194,9 @@ impl Shown {
     fn of(record: &KeyedRecord) -> Self {
         Self {
             notify_type: record.notify_type(),
-            key: record.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+            key: record
+                .key()
+                .map(|key| String::from_utf8_lossy(key).into_owned()),
             reason: record.dead_letter_reason(),
         }
     }

@@ -113,7 +113,11 @@ impl Server {
     /// Accepts connections until `stop` is cancelled, then drains: resolves
     /// when every connection has ended.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, connections, shared } = self;
+        let Self {
+            listener,
+            connections,
+            shared,
+        } = self;
         loop {
             let permit = tokio::select! {
                 biased;
@@ -141,7 +145,9 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,7 +182,7 @@ impl Shared {
         }
     }
 
-    async fn connection(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr) -> Reason {
+    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) -> Reason {
         // Answers are small and must not wait for more; a failure costs latency alone.
         let _ = stream.set_nodelay(true);
         let mut client = peer.ip().to_canonical();
@@ -268,7 +274,11 @@ fn protocol(http: &Http) -> auto::Builder<TokioExecutor> {
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

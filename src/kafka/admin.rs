@@ -70,7 +70,11 @@ pub struct Survey {
 
 impl Finding {
     fn new(plan: &Plan, severity: Severity, text: String) -> Self {
-        Self { topic: plan.name.clone(), severity, text }
+        Self {
+            topic: plan.name.clone(),
+            severity,
+            text,
+        }
     }
 }
 
@@ -88,7 +92,9 @@ impl fmt::Display for Finding {
 impl Survey {
     /// The first problem, if there is one.
     pub fn problem(&self) -> Option<&Finding> {
-        self.findings.iter().find(|finding| finding.severity == Severity::Problem)
+        self.findings
+            .iter()
+            .find(|finding| finding.severity == Severity::Problem)
     }
 }
 
@@ -101,7 +107,9 @@ impl Admin {
     pub fn new(settings: &Settings) -> Result<Self, KafkaError> {
         let mut config = client_config(settings);
         with_options(&mut config, settings);
-        Ok(Self { client: config.create_with_context(Quiet)? })
+        Ok(Self {
+            client: config.create_with_context(Quiet)?,
+        })
     }
 
     /// Compares topics with their plans.
@@ -112,16 +120,23 @@ impl Admin {
     /// are settings that the cluster does not show to this client.
     pub async fn survey(&self, plans: &[Plan]) -> Result<Survey, KafkaError> {
         let (brokers, metadata) = self.metadata(plans)?;
-        let mut survey = Survey { findings: Vec::new(), observed: Vec::new() };
+        let mut survey = Survey {
+            findings: Vec::new(),
+            observed: Vec::new(),
+        };
         for (plan, observed) in plans.iter().zip(metadata) {
             let Some(mut observed) = observed else {
                 let text = "does not exist: create it with 'northbridge topics create'".to_owned();
-                survey.findings.push(Finding::new(plan, Severity::Problem, text));
+                survey
+                    .findings
+                    .push(Finding::new(plan, Severity::Problem, text));
                 continue;
             };
             if let Err(why) = self.describe(plan, &mut observed).await {
                 let text = format!("its settings could not be read: {why}");
-                survey.findings.push(Finding::new(plan, Severity::Warning, text));
+                survey
+                    .findings
+                    .push(Finding::new(plan, Severity::Warning, text));
             }
             survey.findings.extend(compare(plan, &observed, brokers));
             survey.observed.push((plan.topic, observed));
@@ -136,7 +151,10 @@ impl Admin {
     /// Where the cluster does not answer.
     pub async fn create(&self, plans: &[Plan]) -> Result<Survey, KafkaError> {
         let (brokers, metadata) = self.metadata(plans)?;
-        let missing = plans.iter().zip(&metadata).filter(|(_, observed)| observed.is_none());
+        let missing = plans
+            .iter()
+            .zip(&metadata)
+            .filter(|(_, observed)| observed.is_none());
         let mut created = Vec::new();
         let mut refused = Vec::new();
         for (plan, _) in missing {
@@ -158,7 +176,9 @@ impl Admin {
                 && !(finding.severity == Severity::Fine
                     && created.iter().any(|new| new.topic == finding.topic))
         });
-        survey.findings.splice(0..0, created.into_iter().chain(refused));
+        survey
+            .findings
+            .splice(0..0, created.into_iter().chain(refused));
         Ok(survey)
     }
 
@@ -195,7 +215,9 @@ impl Admin {
         let target = Target::on(plan, brokers);
         let min_insync_replicas = target.min_insync_replicas.to_string();
         let max_message_bytes = plan.max_message_bytes.to_string();
-        let retention_ms = plan.retention_hours.map(|hours| (hours * 3_600_000).to_string());
+        let retention_ms = plan
+            .retention_hours
+            .map(|hours| (hours * 3_600_000).to_string());
         let replication = TopicReplication::Fixed(target.replication_factor);
         let mut topic = NewTopic::new(&plan.name, plan.partitions, replication)
             .set("cleanup.policy", plan.cleanup.as_str())
@@ -204,7 +226,9 @@ impl Admin {
         if let Some(retention_ms) = &retention_ms {
             topic = topic.set("retention.ms", retention_ms);
         }
-        let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
+        let options = AdminOptions::new()
+            .request_timeout(Some(ASK))
+            .operation_timeout(Some(ASK));
         let results = self.client.create_topics([&topic], &options).await?;
         Ok(match results.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(code),
@@ -233,9 +257,13 @@ impl Target {
             plan.min_insync_replicas
         } else {
             // One broker may still go without stopping all.
-            plan.min_insync_replicas.min((replication_factor - 1).max(1))
+            plan.min_insync_replicas
+                .min((replication_factor - 1).max(1))
         };
-        Self { replication_factor, min_insync_replicas }
+        Self {
+            replication_factor,
+            min_insync_replicas,
+        }
     }
 }
 
@@ -243,7 +271,10 @@ fn existing(topic: &MetadataTopic) -> Option<Observed> {
     if topic.error().is_some() || topic.partitions().is_empty() {
         return None;
     }
-    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
+    let replicas = topic
+        .partitions()
+        .iter()
+        .map(|partition| partition.replicas().len());
     Some(Observed {
         partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
         replication_factor: i32::try_from(replicas.min().unwrap_or(0)).unwrap_or(i32::MAX),
@@ -296,14 +327,21 @@ fn compare(plan: &Plan, observed: &Observed, brokers: i32) -> Vec<Finding> {
             say(Severity::Problem, text);
         }
     }
-    if let Some(cleanup) = observed.cleanup.as_deref().filter(|have| !plan.cleanup.matches(have)) {
+    if let Some(cleanup) = observed
+        .cleanup
+        .as_deref()
+        .filter(|have| !plan.cleanup.matches(have))
+    {
         let text = format!(
             "cleanup.policy is {cleanup}, {} is needed: records would go or stay that must not",
             plan.cleanup.as_str(),
         );
         say(Severity::Problem, text);
     }
-    if let Some(max) = observed.max_message_bytes.filter(|max| *max < plan.max_message_bytes) {
+    if let Some(max) = observed
+        .max_message_bytes
+        .filter(|max| *max < plan.max_message_bytes)
+    {
         let text = format!(
             "max.message.bytes is {max}, at least {} is needed for a body of http.max_body_bytes with its key and headers",
             plan.max_message_bytes,
@@ -363,31 +401,126 @@ mod tests {
     fn each_deviation_is_one_finding_of_its_severity() {
         let cases = [
             (observed(), 3, Severity::Fine, "6 partitions, 3 replicas"),
-            (Observed { partitions: 3, ..observed() }, 3, Severity::Warning, "has 3 partitions"),
-            (Observed { partitions: 12, ..observed() }, 3, Severity::Warning, "has 12 partitions"),
-            (Observed { replication_factor: 1, min_insync_replicas: Some(2), ..observed() }, 3, Severity::Problem, "has 1 replicas"),
-            (Observed { min_insync_replicas: Some(1), ..observed() }, 3, Severity::Problem, "min.insync.replicas is 1"),
-            (Observed { min_insync_replicas: Some(4), ..observed() }, 3, Severity::Problem, "nothing can be written"),
-            (Observed { cleanup: Some("compact".to_owned()), ..observed() }, 3, Severity::Problem, "cleanup.policy is compact"),
-            (Observed { max_message_bytes: Some(1_048_588), ..observed() }, 3, Severity::Problem, "max.message.bytes is 1048588"),
-            (Observed { replication_factor: 1, min_insync_replicas: Some(1), ..observed() }, 1, Severity::Warning, "the cluster has 1 brokers"),
+            (
+                Observed {
+                    partitions: 3,
+                    ..observed()
+                },
+                3,
+                Severity::Warning,
+                "has 3 partitions",
+            ),
+            (
+                Observed {
+                    partitions: 12,
+                    ..observed()
+                },
+                3,
+                Severity::Warning,
+                "has 12 partitions",
+            ),
+            (
+                Observed {
+                    replication_factor: 1,
+                    min_insync_replicas: Some(2),
+                    ..observed()
+                },
+                3,
+                Severity::Problem,
+                "has 1 replicas",
+            ),
+            (
+                Observed {
+                    min_insync_replicas: Some(1),
+                    ..observed()
+                },
+                3,
+                Severity::Problem,
+                "min.insync.replicas is 1",
+            ),
+            (
+                Observed {
+                    min_insync_replicas: Some(4),
+                    ..observed()
+                },
+                3,
+                Severity::Problem,
+                "nothing can be written",
+            ),
+            (
+                Observed {
+                    cleanup: Some("compact".to_owned()),
+                    ..observed()
+                },
+                3,
+                Severity::Problem,
+                "cleanup.policy is compact",
+            ),
+            (
+                Observed {
+                    max_message_bytes: Some(1_048_588),
+                    ..observed()
+                },
+                3,
+                Severity::Problem,
+                "max.message.bytes is 1048588",
+            ),
+            (
+                Observed {
+                    replication_factor: 1,
+                    min_insync_replicas: Some(1),
+                    ..observed()
+                },
+                1,
+                Severity::Warning,
+                "the cluster has 1 brokers",
+            ),
         ];
         for (observed, brokers, severity, text) in cases {
             let findings = compare(&plan(), &observed, brokers);
             assert!(
-                findings.iter().any(|f| f.severity == severity && f.text.contains(text)),
+                findings
+                    .iter()
+                    .any(|f| f.severity == severity && f.text.contains(text)),
                 "{text}: {findings:?}"
             );
-            assert!(findings.iter().all(|f| f.severity <= severity), "{text}: {findings:?}");
+            assert!(
+                findings.iter().all(|f| f.severity <= severity),
+                "{text}: {findings:?}"
+            );
         }
     }
 
     #[test]
     fn a_small_cluster_gets_what_it_can_hold() {
         let on = |brokers| Target::on(&plan(), brokers);
-        assert_eq!(on(1), Target { replication_factor: 1, min_insync_replicas: 1 });
-        assert_eq!(on(2), Target { replication_factor: 2, min_insync_replicas: 1 });
-        assert_eq!(on(3), Target { replication_factor: 3, min_insync_replicas: 2 });
-        assert_eq!(on(9), Target { replication_factor: 3, min_insync_replicas: 2 });
+        assert_eq!(
+            on(1),
+            Target {
+                replication_factor: 1,
+                min_insync_replicas: 1
+            }
+        );
+        assert_eq!(
+            on(2),
+            Target {
+                replication_factor: 2,
+                min_insync_replicas: 1
+            }
+        );
+        assert_eq!(
+            on(3),
+            Target {
+                replication_factor: 3,
+                min_insync_replicas: 2
+            }
+        );
+        assert_eq!(
+            on(9),
+            Target {
+                replication_factor: 3,
+                min_insync_replicas: 2
+            }
+        );
     }
 }

@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(lane.submit("c", now), None);
         assert_eq!(lane.settle(Settled::Answered, now), ["b", "c"]);
         assert_eq!(lane.submit("d", now), None);
-        assert!(lane.settle(Settled::Answered, now).is_empty(), "c is outstanding");
+        assert!(
+            lane.settle(Settled::Answered, now).is_empty(),
+            "c is outstanding"
+        );
         assert_eq!(lane.settle(Settled::Answered, now), ["d"]);
     }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::metadata::MetadataPartition;
-use rdkafka::producer::Producer as _;
 use tokio::runtime::Handle;
 
 use super::Producer;
@@ -135,7 +134,8 @@ impl Watch {
         let well = match asked {
             Ok(seen) => {
                 let well = seen.iter().all(|topic| {
-                    !topic.takes_records.is_empty() && topic.takes_records.iter().all(|takes| *takes)
+                    !topic.takes_records.is_empty()
+                        && topic.takes_records.iter().all(|takes| *takes)
                 });
                 for topic in seen {
                     if topic.takes_records.is_empty() {
@@ -146,7 +146,9 @@ impl Watch {
                 well
             }
             Err(error) => {
-                Topic::INGRESS.into_iter().for_each(|topic| self.producer.not_seen(topic));
+                Topic::INGRESS
+                    .into_iter()
+                    .for_each(|topic| self.producer.not_seen(topic));
                 if self.answering != Some(false) {
                     tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
                 }
@@ -162,15 +164,16 @@ impl Watch {
     }
 
     fn ask(&self) -> Result<Vec<Seen>, rdkafka::error::KafkaError> {
-        let Some(native) = self.producer.native() else {
-            return Ok(Vec::new());
-        };
         let mut seen = Vec::new();
         for plan in self.producer.plans() {
-            let metadata = native.client().fetch_metadata(Some(&plan.name), ASK)?;
+            let metadata = self.producer.topic(&plan.name, ASK)?;
             let min_insync = self.min_insync[plan.topic.index()];
             let mut takes_records = Vec::new();
-            if let Some(topic) = metadata.topics().first().filter(|topic| topic.error().is_none()) {
+            if let Some(topic) = metadata
+                .topics()
+                .first()
+                .filter(|topic| topic.error().is_none())
+            {
                 takes_records.resize(topic.partitions().len(), false);
                 for partition in topic.partitions() {
                     let place = usize::try_from(partition.id()).unwrap_or(usize::MAX);
@@ -179,7 +182,10 @@ impl Watch {
                     }
                 }
             }
-            seen.push(Seen { topic: plan.topic, takes_records });
+            seen.push(Seen {
+                topic: plan.topic,
+                takes_records,
+            });
         }
         Ok(seen)
     }
@@ -191,16 +197,23 @@ impl Watch {
         self.producer.longest_silence();
         let shortest = self.producer.shortest_silence();
         if well {
-            self.kafka.set(true, "every partition has a leader and enough replicas in sync");
+            self.kafka.set(
+                true,
+                "every partition has a leader and enough replicas in sync",
+            );
         } else if shortest >= self.answer_deadline {
-            let why = format!("no partition has taken records for {} s", shortest.as_secs());
+            let why = format!(
+                "no partition has taken records for {} s",
+                shortest.as_secs()
+            );
             if self.kafka.set(false, &why) {
                 tracing::warn!("Kafka is known to be down; pushes are refused at once");
             }
         } else if !answered {
             self.kafka.explain("no broker answers just now");
         } else {
-            self.kafka.explain("some partitions have no leader or too few replicas in sync");
+            self.kafka
+                .explain("some partitions have no leader or too few replicas in sync");
         }
     }
 
@@ -219,10 +232,7 @@ impl Watch {
             let Some((name, partition)) = partitions.get(place) else {
                 continue;
             };
-            let Some(native) = self.producer.native() else {
-                return;
-            };
-            if native.client().fetch_watermarks(name, *partition, ASK).is_err() {
+            if self.producer.ask_leader(name, *partition, ASK).is_err() {
                 return;
             }
             self.warm += 1;
@@ -236,18 +246,23 @@ impl Watch {
         let of = |plan: &Plan| {
             let name = plan.name.clone();
             let count = self.producer.partition_count(plan.topic);
-            (0..).take(count).map(move |partition| (name.clone(), partition))
+            (0..)
+                .take(count)
+                .map(move |partition| (name.clone(), partition))
         };
         self.producer.plans().iter().flat_map(of).collect()
     }
 
     fn survey(&mut self) {
-        let survey = self.runtime.block_on(self.admin.survey(self.producer.plans()));
+        let survey = self
+            .runtime
+            .block_on(self.admin.survey(self.producer.plans()));
         self.next_survey = Instant::now() + SURVEY_SOON;
         let survey = match survey {
             Ok(survey) => survey,
             Err(error) => {
-                self.topics.explain(&format!("the topics could not be compared: {error}"));
+                self.topics
+                    .explain(&format!("the topics could not be compared: {error}"));
                 return;
             }
         };
@@ -259,7 +274,8 @@ impl Watch {
         self.say(&survey);
         match survey.problem() {
             Some(problem) => {
-                self.topics.set(false, &format!("{}: {}", problem.topic, problem.text));
+                self.topics
+                    .set(false, &format!("{}: {}", problem.topic, problem.text));
             }
             None => {
                 self.topics.set(true, "all are there and fit");
@@ -270,7 +286,10 @@ impl Watch {
 
     /// Logs what is to be said about the topics, once until it changes.
     fn say(&mut self, survey: &Survey) {
-        let findings = survey.findings.iter().filter(|finding| finding.severity != Severity::Fine);
+        let findings = survey
+            .findings
+            .iter()
+            .filter(|finding| finding.severity != Severity::Fine);
         let said: Vec<String> = findings.clone().map(ToString::to_string).collect();
         if said == self.said {
             return;

@@ -8,7 +8,7 @@
 /// # Panics
 ///
 /// Panics if `partitions` is 0.
-pub fn partition(key: &[u8], partitions: usize) -> usize {
+pub(super) fn partition(key: &[u8], partitions: usize) -> usize {
     let positive = murmur2(key) & 0x7fff_ffff;
     usize::try_from(positive).unwrap_or(0) % partitions
 }

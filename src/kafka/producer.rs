@@ -22,6 +22,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 use tokio::sync::{Notify, oneshot};
@@ -136,10 +137,16 @@ impl Producer {
     ) -> Result<Self, KafkaError> {
         let inner = Arc::new(Inner {
             config: producer_config(settings),
-            plans: plans(settings).into_iter().take(Topic::INGRESS.len()).collect(),
+            plans: plans(settings)
+                .into_iter()
+                .take(Topic::INGRESS.len())
+                .collect(),
             native: ArcSwapOption::empty(),
             lanes: std::array::from_fn(|_| {
-                ArcSwap::from_pointee(TopicLanes { lanes: Vec::new(), unknown_since: Instant::now() })
+                ArcSwap::from_pointee(TopicLanes {
+                    lanes: Vec::new(),
+                    unknown_since: Instant::now(),
+                })
             }),
             lanes_changed: Notify::new(),
             fatal: AtomicBool::new(false),
@@ -198,8 +205,26 @@ impl Producer {
         }
     }
 
-    pub(super) fn native(&self) -> Option<Arc<Native>> {
-        self.0.native.load_full()
+    /// What the cluster says of a topic; blocks for at most `within`.
+    pub(super) fn topic(&self, name: &str, within: Duration) -> Result<Metadata, KafkaError> {
+        self.client()?.client().fetch_metadata(Some(name), within)
+    }
+
+    /// Asks a partition's leader for its last offset; blocks for at most `within`.
+    pub(super) fn ask_leader(
+        &self,
+        name: &str,
+        partition: i32,
+        within: Duration,
+    ) -> Result<(), KafkaError> {
+        self.client()?
+            .client()
+            .fetch_watermarks(name, partition, within)
+            .map(drop)
+    }
+
+    fn client(&self) -> Result<Arc<Native>, KafkaError> {
+        self.0.native.load_full().ok_or(KafkaError::Canceled)
     }
 
     /// The plans of the topics it writes.
@@ -217,11 +242,18 @@ impl Producer {
             for partition in (0..).take(takes_records.len()).skip(lanes.len()) {
                 lanes.push(Arc::new(Lane::new(partition)));
             }
-            inner.lanes[topic.index()]
-                .store(Arc::new(TopicLanes { lanes, unknown_since: known.unknown_since }));
+            inner.lanes[topic.index()].store(Arc::new(TopicLanes {
+                lanes,
+                unknown_since: known.unknown_since,
+            }));
             inner.lanes_changed.notify_waiters();
         }
-        for (lane, takes_records) in inner.lanes[topic.index()].load().lanes.iter().zip(takes_records) {
+        for (lane, takes_records) in inner.lanes[topic.index()]
+            .load()
+            .lanes
+            .iter()
+            .zip(takes_records)
+        {
             if *takes_records {
                 lane.seen_well();
             } else {
@@ -240,7 +272,11 @@ impl Producer {
     /// How long the partition that is worst off has owed an acknowledgement.
     pub(super) fn longest_silence(&self) -> Duration {
         let now = Instant::now();
-        let silences = self.0.lanes.iter().map(|topic| topic.load().longest_silence(now));
+        let silences = self
+            .0
+            .lanes
+            .iter()
+            .map(|topic| topic.load().longest_silence(now));
         let longest = silences.max().unwrap_or_default();
         self.0.metrics.outage_seconds.set(longest.as_secs_f64());
         longest
@@ -249,7 +285,11 @@ impl Producer {
     /// How long the partition that is best off has.
     pub(super) fn shortest_silence(&self) -> Duration {
         let now = Instant::now();
-        let silences = self.0.lanes.iter().map(|topic| topic.load().shortest_silence(now));
+        let silences = self
+            .0
+            .lanes
+            .iter()
+            .map(|topic| topic.load().shortest_silence(now));
         silences.min().unwrap_or_default()
     }
 
@@ -281,7 +321,10 @@ impl Producer {
 /// must not go in its own callback, whose thread the drop would wait for.
 fn retire(mut old: Arc<Native>) {
     let settled = old.flush(super::DELIVERY_TIMEOUT);
-    tracing::info!(settled = settled.is_ok(), "the producer with the fatal error has ended");
+    tracing::info!(
+        settled = settled.is_ok(),
+        "the producer with the fatal error has ended"
+    );
     loop {
         match Arc::try_unwrap(old) {
             Ok(native) => return drop(native),
@@ -317,7 +360,10 @@ impl Inner {
                 return Err(DeliveryError::KnownDown { silence });
             }
             drop(known);
-            if tokio::time::timeout_at(give_up_at.into(), changed).await.is_err() {
+            if tokio::time::timeout_at(give_up_at.into(), changed)
+                .await
+                .is_err()
+            {
                 return Err(DeliveryError::NoTopic);
             }
         }
@@ -330,7 +376,12 @@ impl Inner {
     ) -> Result<Delivery, (KafkaError, KeyedRecord)> {
         let (done, settled) = oneshot::channel();
         let submitted = Instant::now();
-        let job = Job { lane: Arc::clone(&lane), record, submitted, done };
+        let job = Job {
+            lane: Arc::clone(&lane),
+            record,
+            submitted,
+            done,
+        };
         if let Some(job) = lane.submit(job, submitted) {
             self.send(job);
         }
@@ -396,7 +447,9 @@ impl Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The configuration may hold secrets.
-        f.debug_struct("Inner").field("plans", &self.plans).finish_non_exhaustive()
+        f.debug_struct("Inner")
+            .field("plans", &self.plans)
+            .finish_non_exhaustive()
     }
 }
 
@@ -456,7 +509,12 @@ fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
 fn headers(record: &KeyedRecord) -> OwnedHeaders {
     let mut headers = Some(OwnedHeaders::new_with_capacity(10));
     record.headers(|key, value| {
-        headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
+        headers = headers.take().map(|headers| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        });
     });
     headers.unwrap_or_default()
 }

@@ -41,10 +41,21 @@ impl ClientStatistics {
     pub(super) fn record(&self, statistics: &Statistics) {
         let client = [self.client];
         let metrics = &self.metrics;
-        metrics.queue_messages.with_label_values(&client).set(signed(statistics.msg_cnt));
-        metrics.queue_bytes.with_label_values(&client).set(signed(statistics.msg_size));
+        metrics
+            .queue_messages
+            .with_label_values(&client)
+            .set(signed(statistics.msg_cnt));
+        metrics
+            .queue_bytes
+            .with_label_values(&client)
+            .set(signed(statistics.msg_size));
         let sent = u64::try_from(statistics.txmsgs).unwrap_or(0);
-        self.add(&metrics.sent_messages.with_label_values(&client), NO_NODE, Count::Sent, sent);
+        self.add(
+            &metrics.sent_messages.with_label_values(&client),
+            NO_NODE,
+            Count::Sent,
+            sent,
+        );
         self.record_brokers(statistics);
         for topic in statistics.topics.values() {
             metrics
@@ -68,9 +79,18 @@ impl ClientStatistics {
                 (&metrics.requests, Count::Requests, broker.tx),
                 (&metrics.request_errors, Count::Errors, broker.txerrs),
                 (&metrics.request_retries, Count::Retries, broker.txretries),
-                (&metrics.request_timeouts, Count::Timeouts, broker.req_timeouts),
+                (
+                    &metrics.request_timeouts,
+                    Count::Timeouts,
+                    broker.req_timeouts,
+                ),
             ] {
-                self.add(&counters.with_label_values(&labels), broker.nodeid, count, total);
+                self.add(
+                    &counters.with_label_values(&labels),
+                    broker.nodeid,
+                    count,
+                    total,
+                );
             }
             if let Some(round_trip) = &broker.rtt {
                 for (quantile, micros) in [("0.5", round_trip.p50), ("0.99", round_trip.p99)] {
@@ -81,7 +101,10 @@ impl ClientStatistics {
                 }
             }
         }
-        metrics.brokers_connected.with_label_values(&[self.client]).set(connected);
+        metrics
+            .brokers_connected
+            .with_label_values(&[self.client])
+            .set(connected);
     }
 
     fn add(&self, counter: &IntCounter, node: i32, count: Count, total: u64) {

@@ -70,16 +70,28 @@ impl Administration {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         Ok(match request.uri().path() {
             "/metrics" | "/livez" | "/readyz" if !reading => method_not_allowed(),
-            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render()),
+            "/metrics" => text(
+                StatusCode::OK,
+                "text/plain; version=0.0.4",
+                self.metrics.render(),
+            ),
             "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" => self.ready(),
-            _ => text(StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "text/plain",
+                "not found\n".to_owned(),
+            ),
         })
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
         let report = self.readiness.report();
-        let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if report.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         let body = serde_json::to_string(&report).unwrap_or_default();
         text(status, "application/json", body)
     }
@@ -88,13 +100,20 @@ impl Administration {
 fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 fn method_not_allowed() -> Response<Full<Bytes>> {
-    let mut response =
-        text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "method not allowed\n".to_owned());
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let mut response = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "text/plain",
+        "method not allowed\n".to_owned(),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }

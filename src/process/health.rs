@@ -54,25 +54,41 @@ struct State {
 impl Readiness {
     /// No conditions yet.
     pub fn new(metrics: ReadinessMetrics) -> Self {
-        Self { conditions: Arc::default(), metrics }
+        Self {
+            conditions: Arc::default(),
+            metrics,
+        }
     }
 
     /// Adds a condition that is not met until its holder says so.
     pub fn condition(&self, name: &'static str, why: &str) -> Condition {
         let mut conditions = self.lock();
-        conditions.push(State { name, met: false, since: Utc::now(), why: why.to_owned() });
+        conditions.push(State {
+            name,
+            met: false,
+            since: Utc::now(),
+            why: why.to_owned(),
+        });
         self.metrics.conditions.with_label_values(&[name]).set(0);
-        Condition { position: conditions.len() - 1, readiness: self.clone() }
+        Condition {
+            position: conditions.len() - 1,
+            readiness: self.clone(),
+        }
     }
 
     /// Every condition as it stands.
     pub fn report(&self) -> Report {
         let conditions: Vec<_> = self.lock().iter().map(State::report).collect();
-        Report { ready: conditions.iter().all(|condition| condition.met), conditions }
+        Report {
+            ready: conditions.iter().all(|condition| condition.met),
+            conditions,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<State>> {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conditions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,7 +107,11 @@ impl Condition {
         if state.why != why {
             why.clone_into(&mut state.why);
         }
-        self.readiness.metrics.conditions.with_label_values(&[state.name]).set(i64::from(met));
+        self.readiness
+            .metrics
+            .conditions
+            .with_label_values(&[state.name])
+            .set(i64::from(met));
         changed
     }
 }
@@ -100,7 +120,10 @@ impl Condition {
     /// Changes the reason and leaves the condition as it is.
     pub fn explain(&self, why: &str) {
         let mut conditions = self.readiness.lock();
-        if let Some(state) = conditions.get_mut(self.position).filter(|state| state.why != why) {
+        if let Some(state) = conditions
+            .get_mut(self.position)
+            .filter(|state| state.why != why)
+        {
             why.clone_into(&mut state.why);
         }
     }

@@ -19,7 +19,11 @@ pub fn start(log: &Log) {
     };
     let base = fmt::layer().with_writer(std::io::stderr);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        base.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        base.json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed()
     } else {
         base.with_ansi(terminal).with_target(false).boxed()
     };
@@ -30,5 +34,7 @@ pub fn start(log: &Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let _already_started = tracing_subscriber::registry().with(layer.with_filter(level)).try_init();
+    let _already_started = tracing_subscriber::registry()
+        .with(layer.with_filter(level))
+        .try_init();
 }

@@ -30,7 +30,11 @@ fn the_page_and_the_code_have_the_same_keys_and_defaults() {
         };
         (key.clone(), cell)
     };
-    let mut expected: BTreeMap<_, _> = Schema::new().leaves().iter().map(in_code).collect();
+    let mut expected: BTreeMap<_, _> = Schema::new(&Settings::default())
+        .leaves()
+        .iter()
+        .map(in_code)
+        .collect();
     expected.insert("kafka.options".to_owned(), "none".to_owned());
     assert_eq!(described(), expected);
 }
