@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Sources;
 
-/// Carries an `IoT` platform's notifications onto Kafka and never loses one
+/// Carries an IoT platform's notifications onto Kafka and never loses one
 /// that it acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "northbridge", version, arg_required_else_help = true, after_help = EXAMPLES)]

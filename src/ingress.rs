@@ -169,7 +169,9 @@ impl Ingress {
     /// notice → no new connections, requests are finished → publish tasks end
     /// → librdkafka is flushed.
     pub async fn drain(self) -> Exit {
-        let end = Instant::now() + self.deadline;
+        let began = Instant::now();
+        let end = began + self.deadline;
+        let last_call = began + self.deadline.saturating_sub(LAST_CALL);
         self.accepting.set(false, "draining");
         server::announce(&self.handler);
         tokio::time::sleep(self.announce).await;
@@ -180,7 +182,7 @@ impl Ingress {
             self.publisher.settled().await;
         };
         let mut finished = std::pin::pin!(finished);
-        let mut settled = by(end - LAST_CALL, &mut finished).await;
+        let mut settled = by(last_call, &mut finished).await;
         if !settled {
             tracing::warn!("the shutdown deadline is near; what still waits is answered 503");
             self.last_call.cancel();

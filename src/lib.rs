@@ -1,4 +1,4 @@
-//! northbridge carries an `IoT` platform's notifications onto Kafka and never
+//! northbridge carries an IoT platform's notifications onto Kafka and never
 //! loses one that it acknowledged.
 //!
 //! `docs/ARCHITECTURE.md` is the map of these modules.

@@ -32,6 +32,7 @@ pub(super) struct Schema {
     sections: BTreeSet<String>,
     leaves: BTreeMap<String, Json>,
     defaults: Json,
+    settings: Settings,
 }
 
 /// What a key is.
@@ -51,11 +52,13 @@ pub(super) struct Origins(BTreeMap<String, String>);
 impl Schema {
     /// The keys of `defaults`, which are also the lowest layer.
     pub(super) fn new(defaults: &Settings) -> Self {
+        let settings = defaults.clone();
         let defaults = tree(defaults);
         let mut schema = Self {
             sections: BTreeSet::new(),
             leaves: BTreeMap::new(),
             defaults: defaults.clone(),
+            settings,
         };
         schema.learn("", defaults);
         schema
@@ -132,7 +135,7 @@ pub(super) fn settle(
     layer: Layer,
     problems: &mut Vec<Problem>,
 ) -> (Settings, Origins) {
-    let mut state = (schema.defaults.clone(), Settings::default());
+    let mut state = (schema.defaults.clone(), schema.settings.clone());
     let mut origins = BTreeMap::new();
     for (key, value) in layer {
         let origin = value.origin().unwrap_or_default().to_owned();

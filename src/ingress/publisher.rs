@@ -148,7 +148,7 @@ impl Publisher {
         let mut delivery = std::pin::pin!(self.producer.deliver(record, deadline));
         let result = tokio::select! {
             biased;
-            settled = &mut delivery => settled.map_err(refusal),
+            settled = &mut delivery => settled.map_err(|error| refusal(&error)),
             () = tokio::time::sleep_until(deadline.into()) => Err(Refusal::Unconfirmed),
             () = self.last_call.cancelled() => Err(Refusal::Draining),
         };
@@ -173,7 +173,7 @@ impl Publisher {
     }
 }
 
-fn refusal(error: DeliveryError) -> Refusal {
+fn refusal(error: &DeliveryError) -> Refusal {
     match error {
         DeliveryError::KnownDown { .. } | DeliveryError::NoTopic => Refusal::Unavailable,
         DeliveryError::Refused(code) => {

@@ -172,9 +172,9 @@ impl Admin {
         }
         let mut survey = self.survey(plans).await?;
         survey.findings.retain(|finding| {
-            !refused.iter().any(|refusal| refusal.topic == finding.topic)
-                && !(finding.severity == Severity::Fine
-                    && created.iter().any(|new| new.topic == finding.topic))
+            let of = |others: &[Finding]| others.iter().any(|other| other.topic == finding.topic);
+            let said = of(&refused) || (finding.severity == Severity::Fine && of(&created));
+            !said
         });
         survey
             .findings

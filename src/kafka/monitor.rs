@@ -146,9 +146,9 @@ impl Watch {
                 well
             }
             Err(error) => {
-                Topic::INGRESS
-                    .into_iter()
-                    .for_each(|topic| self.producer.not_seen(topic));
+                for topic in Topic::INGRESS {
+                    self.producer.not_seen(topic);
+                }
                 if self.answering != Some(false) {
                     tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
                 }
@@ -272,15 +272,12 @@ impl Watch {
             }
         }
         self.say(&survey);
-        match survey.problem() {
-            Some(problem) => {
-                self.topics
-                    .set(false, &format!("{}: {}", problem.topic, problem.text));
-            }
-            None => {
-                self.topics.set(true, "all are there and fit");
-                self.next_survey = Instant::now() + SURVEY;
-            }
+        if let Some(problem) = survey.problem() {
+            let why = format!("{}: {}", problem.topic, problem.text);
+            self.topics.set(false, &why);
+        } else {
+            self.topics.set(true, "all are there and fit");
+            self.next_survey = Instant::now() + SURVEY;
         }
     }
 

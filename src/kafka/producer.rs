@@ -461,16 +461,15 @@ impl TopicLanes {
             return None;
         }
         let count = self.lanes.len();
-        let lane = match key {
-            Some(key) => &self.lanes[murmur2::partition(key, count)],
-            None => {
-                let first = fastrand::usize(..count);
-                let now = Instant::now();
-                (0..count)
-                    .map(|step| &self.lanes[(first + step) % count])
-                    .find(|lane| lane.silence(now) < answer_deadline)
-                    .unwrap_or(&self.lanes[first])
-            }
+        let lane = if let Some(key) = key {
+            &self.lanes[murmur2::partition(key, count)]
+        } else {
+            let first = fastrand::usize(..count);
+            let now = Instant::now();
+            (0..count)
+                .map(|step| &self.lanes[(first + step) % count])
+                .find(|lane| lane.silence(now) < answer_deadline)
+                .unwrap_or(&self.lanes[first])
         };
         Some(Arc::clone(lane))
     }

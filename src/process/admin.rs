@@ -56,7 +56,9 @@ impl Administration {
             };
             let server = self.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request| std::future::ready(server.answer(&request)));
+                let service = service_fn(|request| {
+                    std::future::ready(Ok::<_, Infallible>(server.answer(&request)))
+                });
                 let _gone = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
@@ -66,9 +68,9 @@ impl Administration {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-        Ok(match request.uri().path() {
+        match request.uri().path() {
             "/metrics" | "/livez" | "/readyz" if !reading => method_not_allowed(),
             "/metrics" => text(
                 StatusCode::OK,
@@ -82,7 +84,7 @@ impl Administration {
                 "text/plain",
                 "not found\n".to_owned(),
             ),
-        })
+        }
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
