@@ -20,6 +20,7 @@ use super::eventually;
 pub use broker::Broker;
 
 mod broker;
+mod class_data;
 mod distribution;
 mod ports;
 
@@ -122,7 +123,7 @@ impl Cluster {
     }
 
     fn start_now(options: &ClusterOptions, turn: Option<Turn>) -> Self {
-        let distribution = distribution::fetched();
+        let distribution = class_data::distribution();
         let directory = data_directory();
         let brokers = broker::configure(distribution, directory.path(), options);
         let cluster = Self {

@@ -249,8 +249,13 @@ fn ends_of(consumer: &BaseConsumer, topic: &str) -> HashMap<i32, i64> {
     let partitions = metadata.topics().first().unwrap().partitions();
     assert!(!partitions.is_empty(), "there is no topic {topic}");
     let bounds = partitions.iter().map(|partition| {
-        let bounds = consumer.fetch_watermarks(topic, partition.id(), PATIENCE);
-        (partition.id(), bounds.unwrap())
+        let bounds = eventually("the partition tells its end", || {
+            // A new leader does not know it before its followers asked it.
+            consumer
+                .fetch_watermarks(topic, partition.id(), PATIENCE)
+                .ok()
+        });
+        (partition.id(), bounds)
     });
     let filled = bounds.filter(|(_, (first, end))| first < end);
     filled

@@ -23,7 +23,7 @@ pub struct Broker {
     id: i32,
     address: String,
     directory: PathBuf,
-    distribution: &'static Distribution,
+    distribution: Distribution,
     state: Mutex<State>,
 }
 
@@ -101,7 +101,9 @@ impl Broker {
         state.launches += 1;
         let log = File::create(self.log_path(state.launches)).expect("the broker's log file");
         let java = self.command("kafka.Kafka", &[]);
-        let guarded = Guarded::spawn_over(&java, Stdio::from(log), self.directory.parent());
+        let mut guarded = Guarded::spawn_over(&java, Stdio::from(log), self.directory.parent());
+        // Kafka logs to standard error; nobody would read the other pipe.
+        drop(guarded.take_stdout());
         state.process = Some(guarded);
         state.frozen = false;
     }
@@ -162,7 +164,7 @@ impl Broker {
 
 /// Gives each node a directory, ports and properties; starts nothing.
 pub fn configure(
-    distribution: &'static Distribution,
+    distribution: &Distribution,
     parent: &Path,
     options: &ClusterOptions,
 ) -> Vec<Broker> {
@@ -188,7 +190,7 @@ pub fn configure(
                 id,
                 address: format!("127.0.0.1:{client}"),
                 directory,
-                distribution,
+                distribution: distribution.clone(),
                 state: Mutex::default(),
             }
         })

@@ -1,10 +1,11 @@
 //! Apache Kafka's jars, fetched once from Maven Central into the target
 //! directory, and the command that runs a class of theirs.
+//!
+//! It must not know what a broker is.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::LazyLock;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -17,56 +18,75 @@ const WHAT_TO_INSTALL: &str = "tests on a real Apache Kafka need `java` (17 or n
     openjdk-17-jre-headless and maven";
 
 /// The jars on disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Distribution {
-    classpath: String,
+    home: PathBuf,
+    options: Vec<String>,
 }
 
 impl Distribution {
+    /// The jars, fetched by whoever asks first, in this process or another.
+    pub fn fetched() -> Self {
+        require("java", "-version");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+        let home = target
+            .expect("a target directory")
+            .join(format!("kafka-{KAFKA}"));
+        let distribution = Self {
+            home,
+            options: Vec::new(),
+        };
+        distribution.once(&distribution.home, fetch);
+        distribution
+    }
+
+    /// The same jars, run with one more option of the JVM's.
+    pub fn with_option(&self, option: String) -> Self {
+        let mut changed = self.clone();
+        changed.options.push(option);
+        changed
+    }
+
     /// The command for a class of Kafka's, in a small and quickly started JVM.
     pub fn java(&self, class: &str) -> Command {
         let mut java = Command::new("java");
         // The serial collector and the first compiler alone: two cores carry
         // three brokers, the tests and the program under test.
         java.args(["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-        java.args(["-cp", &self.classpath, class]);
+        java.args(&self.options);
+        java.arg("-cp").arg(self.home.join("*")).arg(class);
         java
     }
-}
 
-/// The jars, fetched by whoever asks first, in this process or another.
-pub fn fetched() -> &'static Distribution {
-    static FETCHED: LazyLock<Distribution> = LazyLock::new(|| {
-        require("java", "-version");
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
-        let home = target
-            .expect("a target directory")
-            .join(format!("kafka-{KAFKA}"));
-        fetch_once(&home);
-        Distribution {
-            classpath: format!("{}/*", home.display()),
+    /// A path beside the jars.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.home.clone().into_os_string();
+        path.push(suffix);
+        PathBuf::from(path)
+    }
+
+    /// Has `path` made unless it exists, by one process of all.
+    ///
+    /// `make` is given another path; what it leaves there becomes `path` when
+    /// it is complete, so that a broken run leaves nothing that looks whole.
+    pub fn once(&self, path: &Path, make: impl FnOnce(&Path)) {
+        let lock = File::create(self.beside(".lock")).expect("the lock file");
+        flock(&lock, FlockOperation::LockExclusive).expect("the lock on the jars");
+        if path.exists() {
+            return;
         }
-    });
-    &FETCHED
-}
-
-fn fetch_once(home: &Path) {
-    let lock = File::create(with_suffix(home, ".lock")).expect("the lock file");
-    flock(&lock, FlockOperation::LockExclusive).expect("the lock on the jars");
-    if !home.exists() {
-        fetch(home);
+        let directory = path.parent().expect("the target directory");
+        let partial = tempfile::tempdir_in(directory).expect("a directory to work in");
+        let whole = partial.path().join("made");
+        make(&whole);
+        fs::rename(&whole, path).expect("what was made moves into place");
     }
 }
 
-/// Renamed when complete: a broken download leaves nothing that looks whole.
-fn fetch(home: &Path) {
+fn fetch(jars: &Path) {
     require("mvn", "--version");
-    let partial = with_suffix(home, ".partial");
-    let _ = fs::remove_dir_all(&partial);
-    fs::create_dir_all(&partial).expect("the directory of the download");
-    let pom = partial.join("pom.xml");
+    let pom = jars.with_file_name("pom.xml");
     fs::write(&pom, project()).expect("the generated pom.xml");
-    let jars = partial.join("jars");
     let output = Command::new("mvn")
         .args(["--quiet", "--batch-mode", "--file"])
         .arg(&pom)
@@ -74,13 +94,8 @@ fn fetch(home: &Path) {
         .arg(format!("-DoutputDirectory={}", jars.display()))
         .output()
         .expect("mvn runs");
-    assert!(
-        output.status.success(),
-        "mvn could not fetch Kafka: {}",
-        text(&output)
-    );
-    fs::rename(&jars, home).expect("the jars move into place");
-    let _ = fs::remove_dir_all(&partial);
+    let text = text(&output);
+    assert!(output.status.success(), "mvn could not fetch Kafka: {text}");
 }
 
 fn require(program: &str, argument: &str) {
@@ -89,12 +104,6 @@ fn require(program: &str, argument: &str) {
         tried.is_ok_and(|output| output.status.success()),
         "{WHAT_TO_INSTALL}"
     );
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn text(output: &Output) -> String {
