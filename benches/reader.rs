@@ -15,12 +15,12 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn message_confirm(bencher: Bencher<'_, '_>) {
     bench(bencher, MESSAGE_CONFIRM, Rules::default());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn message_confirm_by_device_strict(bencher: Bencher<'_, '_>) {
     let rules = Rules {
         command_key: CommandKey::DeviceId,
@@ -29,13 +29,13 @@ fn message_confirm_by_device_strict(bencher: Bencher<'_, '_>) {
     bench(bencher, MESSAGE_CONFIRM, rules);
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn upgrade_result(bencher: Bencher<'_, '_>) {
     bench(bencher, UPGRADE_RESULT, Rules::default());
 }
 
 /// Not of the mission: the name of its type is put together, which costs an allocation.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn envelope(bencher: Bencher<'_, '_>) {
     bench(bencher, ENVELOPE, Rules::default());
 }

@@ -95,8 +95,10 @@ impl<'a> Push<'a> {
         self.named().or_else(|| {
             if self.is_envelope() {
                 Some(self.envelope())
+            } else if self.is_callback() {
+                Some(Kind::listed(NotifyType::CommandCallback))
             } else {
-                self.is_callback().then(callback)
+                None
             }
         })
     }
@@ -104,11 +106,7 @@ impl<'a> Push<'a> {
     fn named(&self) -> Option<Kind<'a>> {
         let name = value::text(self.notify_type?).filter(|name| !name.is_empty())?;
         if let Some(notify_type) = NotifyType::published(&name) {
-            return Some(Kind {
-                notify_type,
-                type_name: Cow::Borrowed(notify_type.label()),
-                drift: Drift::default(),
-            });
+            return Some(Kind::listed(notify_type));
         }
         let mut drift = Drift::default();
         let type_name = presentable(name).unwrap_or_else(|| {
@@ -141,7 +139,7 @@ impl<'a> Push<'a> {
         let resource = or_drift(Field::Resource, self.resource.and_then(value::text));
         let event = or_drift(Field::Event, self.event.and_then(value::text));
         let type_name = resource.zip(event).and_then(|(resource, event)| {
-            let name = format!("{resource}.{event}");
+            let name = [&*resource, ".", &*event].concat();
             or_drift(Field::Event, Some(Cow::Owned(name)))
         });
         Kind {
@@ -158,11 +156,14 @@ impl<'a> Push<'a> {
     }
 }
 
-fn callback<'a>() -> Kind<'a> {
-    Kind {
-        notify_type: NotifyType::CommandCallback,
-        type_name: Cow::Borrowed(NotifyType::CommandCallback.label()),
-        drift: Drift::default(),
+impl Kind<'_> {
+    /// A type of the closed list, whose name is its label.
+    fn listed(notify_type: NotifyType) -> Self {
+        Self {
+            notify_type,
+            type_name: Cow::Borrowed(notify_type.label()),
+            drift: Drift::default(),
+        }
     }
 }
 

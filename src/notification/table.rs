@@ -154,6 +154,7 @@ mod tests {
             (r#""20151212T121212+0800""#, Verdict::Drift),
             (r#""20151212 121212Z""#, Verdict::Drift),
             (r#""+0151212T121212Z""#, Verdict::Drift),
+            (r#""2015 1 1T 1 1 1Z""#, Verdict::Drift),
             (r#""2015-12-12T12:12:12Z""#, Verdict::Drift),
             (r#""2015121é2T12121Z""#, Verdict::Drift),
             (r#""""#, Verdict::Drift),

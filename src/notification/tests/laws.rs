@@ -245,7 +245,7 @@ fn push() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn any_bytes_give_one_answer(body in vec(any::<u8>(), 0..300)) {
