@@ -2,7 +2,7 @@
 //! creation of those that are missing. Never deletes, never shrinks.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
@@ -166,11 +166,7 @@ impl Admin {
                 }
             }
         }
-        if !created.is_empty() {
-            // Brokers learn of a new topic one after the other.
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        let mut survey = self.survey(plans).await?;
+        let mut survey = self.survey_when_known(plans, &created).await?;
         survey.findings.retain(|finding| {
             let of = |others: &[Finding]| others.iter().any(|other| other.topic == finding.topic);
             let said = of(&refused) || (finding.severity == Severity::Fine && of(&created));
@@ -180,6 +176,29 @@ impl Admin {
             .findings
             .splice(0..0, created.into_iter().chain(refused));
         Ok(survey)
+    }
+
+    /// Compares as soon as every broker that is asked knows the topics that
+    /// were just created: brokers learn of them one after the other.
+    async fn survey_when_known(
+        &self,
+        plans: &[Plan],
+        created: &[Finding],
+    ) -> Result<Survey, KafkaError> {
+        let give_up_at = Instant::now() + ASK;
+        loop {
+            let survey = self.survey(plans).await?;
+            let unknown = |new: &Finding| {
+                let plan = plans.iter().find(|plan| plan.name == new.topic);
+                let known =
+                    |(topic, _): &(Topic, Observed)| plan.is_some_and(|plan| plan.topic == *topic);
+                !survey.observed.iter().any(known)
+            };
+            if !created.iter().any(unknown) || Instant::now() >= give_up_at {
+                return Ok(survey);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     fn metadata(&self, plans: &[Plan]) -> Result<(i32, Vec<Option<Observed>>), KafkaError> {
