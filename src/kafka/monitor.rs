@@ -20,6 +20,8 @@ use crate::topics::{Plan, Topic};
 const PACE: Duration = Duration::from_secs(1);
 /// How often while it is not: its return must be known within a second.
 const HURRY: Duration = Duration::from_millis(250);
+/// An acknowledgement that is owed for so long is a sign that something is wrong.
+const UNEASY: Duration = Duration::from_millis(500);
 /// How long a question may take.
 const ASK: Duration = Duration::from_secs(2);
 /// How often fit topics are looked at again.
@@ -107,13 +109,17 @@ impl Watch {
                 self.replace();
             }
             let well = self.observe();
-            if well {
+            // A frozen leader stays the leader until its session ends. Until
+            // then only silence tells, and only these questions let librdkafka
+            // learn of the new leader soon; nothing else may hold them up.
+            let calm = well && self.producer.longest_silence() < UNEASY;
+            if calm {
                 self.keep_warm();
                 if Instant::now() >= self.next_survey {
                     self.survey();
                 }
             }
-            std::thread::sleep(if well { PACE } else { HURRY });
+            std::thread::sleep(if calm { PACE } else { HURRY });
         }
     }
 
