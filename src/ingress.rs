@@ -2,4 +2,5 @@
 
 pub mod auth;
 pub mod client_address;
+pub mod idle;
 pub mod paths;
