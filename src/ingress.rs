@@ -4,3 +4,4 @@ pub mod auth;
 pub mod client_address;
 pub mod idle;
 pub mod paths;
+pub mod tls;
