@@ -33,7 +33,7 @@ use admission::Admission;
 use handler::{Handler, RequestIds};
 use publisher::{Publisher, Stored};
 use server::Server;
-use tls::Terminator;
+use tls::TlsTerminator;
 
 use crate::config::{Auth, Settings};
 use crate::kafka::Producer;
@@ -252,17 +252,17 @@ fn addresses(auth: &Auth) -> client_address::ClientAddresses {
 fn terminator(
     settings: &Settings,
     metrics: &Arc<ServerMetrics>,
-) -> anyhow::Result<Option<Arc<Terminator>>> {
+) -> anyhow::Result<Option<Arc<TlsTerminator>>> {
     let (Some(certificate), Some(key)) = (&settings.tls.certificate_file, &settings.tls.key_file)
     else {
         return Ok(None);
     };
-    let files = tls::Files {
+    let files = tls::TlsFiles {
         certificate: certificate.clone(),
         key: key.clone(),
         client_ca: settings.tls.client_ca_file.clone(),
     };
-    let terminator = Arc::new(Terminator::load(files).context("TLS cannot be set up")?);
+    let terminator = Arc::new(TlsTerminator::load(files).context("TLS cannot be set up")?);
     let metrics = Arc::clone(metrics);
     let interval = settings.tls.reload_interval_ms.duration();
     tokio::spawn(Arc::clone(&terminator).watch(interval, metrics));

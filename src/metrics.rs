@@ -297,7 +297,7 @@ pub struct ServerMetrics {
     closed: IntCounterVec,
     responses: IntCounterVec,
     /// When the certificate that is served ends, as a Unix time; 0 without TLS.
-    pub certificate_not_after: Gauge,
+    pub certificate_not_after: IntGauge,
     /// Certificate files that could not be read again after a change.
     pub certificate_reload_failures: IntCounter,
 }
@@ -342,7 +342,7 @@ impl ServerMetrics {
             connections: metrics.gauge("connections", "Connections open now."),
             closed,
             responses,
-            certificate_not_after: metrics.float_gauge(
+            certificate_not_after: metrics.gauge(
                 "tls_certificate_not_after_timestamp_seconds",
                 "When the certificate that is served ends, as a Unix time; 0 without TLS.",
             ),

@@ -163,10 +163,9 @@ impl Activity {
         self.started.elapsed()
     }
 
+    /// During a request the bytes are its body's or those of the next head
+    /// (pipelining); what they set is set again when the request ends.
     fn head_bytes_arrived(&self) {
-        if self.requests.load(Ordering::Acquire) > 0 {
-            return;
-        }
         if let Waiting::Request(_) = Waiting::unpack(self.waiting.load(Ordering::Acquire)) {
             let head = Waiting::Head(self.now());
             self.waiting.store(head.pack(), Ordering::Release);
@@ -287,7 +286,7 @@ impl<S> Watched<S> {
     fn written<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(_) => self.activity.write_moved(),
-            Poll::Pending => (),
+            Poll::Pending => self.activity.write_pending(),
         }
         written
     }
@@ -401,7 +400,7 @@ mod tests {
     /// Why and after how many seconds from now the connection expires.
     async fn expiry(activity: &Activity) -> (Expired, u64) {
         let start = Instant::now();
-        let reason = activity.expired().await;
+        let reason = timeout(seconds(86_400), activity.expired()).await.unwrap();
         (reason, start.elapsed().as_secs())
     }
 
@@ -533,6 +532,20 @@ mod tests {
     async fn a_peer_that_does_not_read_expires_even_during_a_request() {
         let mut connection = Connection::new();
         let _request = connection.activity.request_started();
+        let writing = async {
+            connection.server.write_all(&[0; 65]).await.unwrap();
+        };
+        let expiry = tokio::select! {
+            () = writing => panic!("64 bytes are all that fit"),
+            expiry = expiry(&connection.activity) => expiry,
+        };
+        assert_eq!(expiry, (Expired::WriteStalled, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_nearest_of_two_deadlines_counts() {
+        let mut connection = Connection::new();
+        connection.request(b"POST /", seconds(1)).await;
         let writing = async {
             connection.server.write_all(&[0; 65]).await.unwrap();
         };

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::client_address::read_proxy_header;
 use super::handler::Handler;
 use super::idle::{Activity, Expired, IdleLimits, Watched};
-use super::tls::Terminator;
+use super::tls::TlsTerminator;
 use crate::config::{Http, Limits, Tls};
 
 /// Connections the kernel holds for us while we are busy.
@@ -55,7 +55,7 @@ pub struct Server {
 /// What all connections share.
 struct Shared {
     handler: Arc<Handler>,
-    tls: Option<Arc<Terminator>>,
+    tls: Option<Arc<TlsTerminator>>,
     http: auto::Builder<TokioExecutor>,
     idle: IdleLimits,
     header_timeout: Duration,
@@ -78,7 +78,7 @@ impl Server {
         tls: &Tls,
         limits: &Limits,
         handler: Arc<Handler>,
-        terminator: Option<Arc<Terminator>>,
+        terminator: Option<Arc<TlsTerminator>>,
     ) -> std::io::Result<Self> {
         let shared = Shared {
             handler,
@@ -201,7 +201,7 @@ impl Shared {
         match &self.tls {
             None => self.serve(stream, client).await,
             Some(tls) => {
-                let handshake = tls.acceptor().accept(stream);
+                let handshake = tls.accept(stream);
                 match tokio::time::timeout(self.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) => self.serve(stream, client).await,
                     Ok(Err(error)) => {
@@ -229,25 +229,27 @@ impl Shared {
             }
         });
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        let mut reason = "done";
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    return if ended.is_err() && reason == "done" { "error" } else { reason };
-                }
-                expired = activity.expired(), if reason == "done" => {
-                    reason = expired.as_str();
-                    if expired != Expired::KeepAlive {
-                        return reason;
-                    }
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = self.drain.cancelled(), if reason == "done" => {
-                    reason = "drained";
-                    connection.as_mut().graceful_shutdown();
-                }
+        let (reason, patience) = tokio::select! {
+            ended = connection.as_mut() => {
+                return if ended.is_ok() { "done" } else { "error" };
+            }
+            expired = activity.expired() => match expired {
+                Expired::KeepAlive => (expired.as_str(), Some(WRITE_TIMEOUT)),
+                Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
+            },
+            // The shutdown's own deadline bounds what is left.
+            () = self.drain.cancelled() => ("drained", None),
+        };
+        connection.as_mut().graceful_shutdown();
+        match patience {
+            Some(patience) => {
+                let _stuck = tokio::time::timeout(patience, connection).await;
+            }
+            None => {
+                let _ended = connection.await;
             }
         }
+        reason
     }
 }
 
