@@ -94,9 +94,18 @@ fn every_example_in_the_specifications_is_a_body_that_the_tests_send() {
         .values()
         .filter_map(|message| message["examples"].as_array())
         .flatten()
-        .map(|example| (example["name"].as_str().expect("a name"), &example["payload"]));
+        .map(|example| {
+            (
+                example["name"].as_str().expect("a name"),
+                &example["payload"],
+            )
+        });
     for (name, example) in of_requests.chain(of_messages) {
-        assert_eq!(example, &json(&format!("tests/bodies/{name}.json")), "{name}");
+        assert_eq!(
+            example,
+            &json(&format!("tests/bodies/{name}.json")),
+            "{name}"
+        );
     }
 }
 
@@ -159,11 +168,19 @@ fn a_line_of_a_document_is_one_sentence() {
                 .match_indices(". ")
                 .find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_uppercase()));
             let numbered = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
-            assert!(
-                next.is_none() || numbered,
-                "{}: {line}",
-                document.display()
-            );
+            assert!(next.is_none() || numbered, "{}: {line}", document.display());
+        }
+    }
+}
+
+#[test]
+fn the_design_gives_a_reason_for_every_dependency() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let design = read("docs/DESIGN.md");
+    let (_, reasons) = design.split_once("## Dependencies").expect("the heading");
+    for section in ["dependencies", "dev-dependencies"] {
+        for name in manifest[section].as_table().expect("a table").keys() {
+            assert!(reasons.contains(&format!("`{name}`")), "{name}");
         }
     }
 }
@@ -180,9 +197,9 @@ fn scrape(northbridge: &Northbridge) -> String {
 
 /// The rows of the page: `| name | type | labels | meaning |`.
 fn metrics_on_page(page: &str) -> Table {
-    let rows = page.lines().filter(|line| {
-        line.starts_with("| `northbridge_") || line.starts_with("| `process_")
-    });
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| `northbridge_") || line.starts_with("| `process_"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split(" | ").collect();
         let name = cells[0].trim_start_matches("| ").trim_matches('`');
@@ -225,9 +242,10 @@ fn labels_of(series: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn label_values(scrape: &str, metric: &str, label: &str) -> BTreeSet<String> {
-    let series = scrape
-        .lines()
-        .filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{')));
+    let series = scrape.lines().filter(|line| {
+        line.strip_prefix(metric)
+            .is_some_and(|rest| rest.starts_with('{'))
+    });
     series
         .flat_map(labels_of)
         .filter(|(name, _)| *name == label)
@@ -284,7 +302,9 @@ fn headings(text: &str) -> BTreeSet<String> {
     headings
         .map(|line| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title.chars().filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+            let kept = title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
             kept.collect::<String>().replace(' ', "-")
         })
         .collect()
