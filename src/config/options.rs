@@ -110,7 +110,7 @@ pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
     ),
     (
         &["message.timeout.ms", "delivery.timeout.ms"],
-        "it follows from http.answer_deadline_ms",
+        "it is longer than any answer is waited for, so that what was refused may still be stored",
     ),
     (
         &["queuing.strategy"],

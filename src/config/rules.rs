@@ -165,6 +165,12 @@ impl Check<'_> {
             "auth.basic.password",
             "needs auth.basic.username as well",
         );
+        let (usernames, passwords) = (auth.basic.username.len(), auth.basic.password.len());
+        self.require(
+            usernames <= 1 || passwords == 0 || usernames == passwords,
+            "auth.basic.username",
+            "must be one for all passwords, or as many as there are passwords",
+        );
         let mut names = auth.basic.username.iter();
         self.require(
             !names.any(|name| name.expose().contains(':')),
