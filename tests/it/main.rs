@@ -10,4 +10,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+
+mod addresses;
+mod auth;
 mod clients;
+mod pushes;
+mod tls;
