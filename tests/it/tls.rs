@@ -15,7 +15,7 @@ use crate::pushes::{
     PATH, assert_books, body, closed, connect_tls, push_tls, refused_start, request_bytes,
     tls_ingress,
 };
-use crate::support::http::{Connection, RawConnection, Version};
+use crate::support::http::{Connection, Version};
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
 use crate::support::{PATIENCE, eventually};
@@ -291,19 +291,6 @@ async fn who_never_finishes_a_handshake_is_closed() {
     });
     assert_books(&northbridge, &mock, 0, 0);
     assert!(is_let_in(&northbridge, certificates.client()).await);
-}
-
-#[test]
-fn a_client_of_tls_gets_nothing_from_a_listener_without_it() {
-    let mock = Mock::start();
-    let northbridge = mock.ingress(&[]);
-    let mut connection = RawConnection::open(northbridge.address());
-    connection.write(client_hello([3, 3]));
-    assert!(
-        connection
-            .try_read_response()
-            .is_none_or(|answer| answer.status == 400)
-    );
 }
 
 /// Settings are texts, and these outlive the authority that wrote the files.
