@@ -10,5 +10,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+
+mod addresses;
+mod auth;
 mod clients;
 mod documents;
+mod pushes;
+mod tls;

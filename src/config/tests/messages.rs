@@ -198,4 +198,5 @@ const FILES: &[(&str, &str, &str)] = &[
     ("a.toml", "kafka.bootstrap_servers = [1]", "kafka.bootstrap_servers = [1] (a.toml): must be a text or a list of texts"),
     ("a.toml", "[kafka.options]\n'linger.ms' = [1]", "kafka.options.linger.ms = [1] (a.toml): must be a single value"),
     ("a.toml", "auth.basic = {username = 'a:b', password = 'c'}", "auth.basic.username = *** (a.toml): must not hold a colon, which ends the username in Basic credentials"),
+    ("a.toml", "auth.basic = {username = ['a', 'b'], password = 'c'}", "auth.basic.username = *** (a.toml): must be one for all passwords, or as many as there are passwords"),
 ];
