@@ -104,19 +104,11 @@ fn the_books_balance_after_a_mixture_of_everything() {
     mock.come_up();
     received += many_at_once(&northbridge, 8);
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 0.0);
-    let total = |name| northbridge.metric(name, &[]);
-    assert_eq!(
-        total("northbridge_pushes_received_total").to_bits(),
-        f64::from(received).to_bits()
-    );
-    assert_eq!(
-        total("northbridge_pushes_total").to_bits(),
-        f64::from(received).to_bits()
-    );
-    assert_eq!(
-        total("northbridge_push_duration_seconds_count").to_bits(),
-        f64::from(received).to_bits()
-    );
+    let total = |name| northbridge.metric(name, &[]).to_bits();
+    let received = f64::from(received).to_bits();
+    assert_eq!(total("northbridge_pushes_received_total"), received);
+    assert_eq!(total("northbridge_pushes_total"), received);
+    assert_eq!(total("northbridge_push_duration_seconds_count"), received);
     for outcome in [
         "stored",
         "dead_lettered",
@@ -150,17 +142,17 @@ fn what_is_no_push_is_not_in_the_books() {
 fn a_mixture(northbridge: &Northbridge) -> u32 {
     let confirm = message_confirm("r", "d", "sent");
     let bomb = gzip(&[b' '; 4000]);
-    let gzipped = [("content-encoding", "gzip")];
-    let rows: [(&[(&str, &str)], &[u8]); 6] = [
-        (&[], confirm.as_bytes()),
-        (&[], b"no JSON"),
-        (&[], b""),
-        (&[("content-encoding", "br")], b"x"),
-        (&gzipped, &bomb),
-        (&gzipped, b"no gzip"),
+    let rows: [(Option<&str>, &[u8]); 6] = [
+        (None, confirm.as_bytes()),
+        (None, b"no JSON"),
+        (None, b""),
+        (Some("br"), b"x"),
+        (Some("gzip"), &bomb),
+        (Some("gzip"), b"no gzip"),
     ];
-    for (headers, body) in rows {
-        post_with(northbridge.address(), PATH, headers, body);
+    for (encoding, body) in rows {
+        let header = encoding.map(|encoding| ("content-encoding", encoding));
+        post_with(northbridge.address(), PATH, header.as_slice(), body);
     }
     let mut slow = RawConnection::open(northbridge.address());
     slow.write(post_head(PATH, &[], 10));

@@ -129,6 +129,18 @@ fn connections_without_a_request_do_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_connection_made_at_the_last_moment_is_served() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let mut connection = RawConnection::open(northbridge.address());
+    northbridge.signal(Signal::TERM);
+    northbridge.wait_for_message("draining; another signal stops at once");
+    connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
+    assert_eq!(connection.read_response().status, 200);
+    assert_eq!(northbridge.wait(), 0);
+}
+
+#[test]
 fn a_second_signal_stops_at_once_and_says_that_not_all_is_settled() {
     let mock = Mock::start();
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {

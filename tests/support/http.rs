@@ -286,13 +286,11 @@ pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Re
 
 /// The head of a POST over HTTP/1.1 that declares so many bytes.
 pub fn post_head(path: &str, headers: &[(&str, &str)], length: usize) -> String {
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: northbridge.test\r\n{headers}content-length: {length}\r\n\r\n"
-    )
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: northbridge.test\r\n");
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head + &format!("content-length: {length}\r\n\r\n")
 }
 
 /// Posts with these headers over a connection of its own, without a runtime.
