@@ -77,11 +77,11 @@ fn a_push_without_permission_for_its_topic_waits_for_it() {
 fn a_push_that_waits_while_every_broker_is_away_is_answered_200_when_they_are_back() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_down();
+    mock.go_away();
     let mut connection = RawConnection::open(northbridge.address());
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
-    mock.come_up();
+    mock.come_back();
     assert_eq!(connection.read_response().status, 200);
     assert_eq!(mock.records(TOPIC).len(), 1);
 }

@@ -237,7 +237,7 @@ fn too_much_in_flight_is_answered_503_and_the_rest_is_stored() {
 fn what_is_not_acknowledged_before_the_deadline_is_answered_503() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&QUICK);
-    mock.go_down();
+    mock.go_away();
     let sent = Instant::now();
     let answer = push(&northbridge, PATH);
     assert_refused_for_now(&answer, "unconfirmed");
@@ -254,7 +254,7 @@ fn what_is_not_acknowledged_before_the_deadline_is_answered_503() {
 fn a_kafka_known_to_be_down_is_answered_503_at_once() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&QUICK);
-    mock.go_down();
+    mock.go_away();
     eventually("it is not ready", || {
         (!northbridge.is_ready()).then_some(())
     });
@@ -269,7 +269,7 @@ fn what_still_waits_when_the_process_must_end_is_answered_503() {
         ("http.answer_deadline_ms", "10000"),
         ("shutdown.deadline_ms", "10500"),
     ]);
-    mock.go_down();
+    mock.go_away();
     let mut waiting = RawConnection::open(northbridge.address());
     waiting.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);

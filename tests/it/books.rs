@@ -99,9 +99,9 @@ fn the_books_balance_after_a_mixture_of_everything() {
     for _ in 0..3 {
         received += a_mixture(&northbridge);
     }
-    mock.go_down();
+    mock.go_away();
     received += many_at_once(&northbridge, 8);
-    mock.come_up();
+    mock.come_back();
     received += many_at_once(&northbridge, 8);
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 0.0);
     let total = |name| northbridge.metric(name, &[]).to_bits();

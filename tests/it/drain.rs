@@ -161,7 +161,7 @@ fn what_cannot_be_settled_by_the_deadline_is_told_by_the_exit_code() {
         ("limits.admission_timeout_ms", "100"),
         ("shutdown.deadline_ms", "3000"),
     ]);
-    mock.go_down();
+    mock.go_away();
     let answer = post_with(
         northbridge.address(),
         PATH,

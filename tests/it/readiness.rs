@@ -23,7 +23,7 @@ const QUICK: [(&str, &str); 3] = [
 #[test]
 fn without_kafka_it_is_live_and_not_ready_and_says_so_once() {
     let mock = Mock::start();
-    mock.go_down();
+    mock.go_away();
     let northbridge = mock.ingress(&QUICK);
     let silent = "Kafka does not answer; pushes wait for it, and are refused after a while";
     northbridge.wait_for_message(silent);
@@ -40,7 +40,7 @@ fn without_kafka_it_is_live_and_not_ready_and_says_so_once() {
     let said = northbridge.log();
     assert_eq!(said.iter().filter(|line| line.contains(silent)).count(), 1);
 
-    mock.come_up();
+    mock.come_back();
     northbridge.ready();
     northbridge.wait_for_message("Kafka answers again");
     assert_eq!(push(&northbridge), 200);
@@ -124,7 +124,7 @@ fn a_push_waits_for_a_topic_that_is_about_to_be_created() {
 fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_when_it_returns() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_down();
+    mock.go_away();
     eventually("it is not ready", || {
         (!northbridge.is_ready()).then_some(())
     });
@@ -148,7 +148,7 @@ fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_w
     );
     northbridge.wait_for_outcome("unavailable", 1);
 
-    mock.come_up();
+    mock.come_back();
     let back = Instant::now();
     northbridge.ready();
     assert_eq!(push(&northbridge), 200);
@@ -164,13 +164,13 @@ fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_w
 fn a_kafka_away_for_less_than_the_deadline_leaves_it_ready() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_down();
+    mock.go_away();
     let outage = "northbridge_kafka_outage_seconds";
     eventually("the outage is noticed", || {
         (northbridge.metric(outage, &[]) > 1.0).then_some(())
     });
     assert!(northbridge.is_ready());
-    mock.come_up();
+    mock.come_back();
     northbridge.wait_for_metric(outage, &[], 0.0);
     assert!(northbridge.is_ready());
     assert_eq!(push(&northbridge), 200);
