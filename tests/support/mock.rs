@@ -79,18 +79,23 @@ impl Mock {
         self.cluster.broker_round_trip_time(-1, delay).unwrap();
     }
 
-    /// Closes all connections and takes no new ones.
-    pub fn go_down(&self) {
+    /// Closes all connections, and every new one at its first request.
+    ///
+    /// The mock's own way of being down gives its ports up, and ends the whole
+    /// process when one of them was taken by the time it is to come up again;
+    /// so it is down only for the moment that it takes to close connections.
+    pub fn go_away(&self) {
+        let closed = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT; 100_000];
+        self.fail(RDKafkaApiKey::ApiVersion, &closed);
         for broker in 1..=3 {
             self.cluster.broker_down(broker).unwrap();
+            self.cluster.broker_up(broker).unwrap();
         }
     }
 
     /// Takes connections again.
-    pub fn come_up(&self) {
-        for broker in 1..=3 {
-            self.cluster.broker_up(broker).unwrap();
-        }
+    pub fn come_back(&self) {
+        self.cluster.clear_request_errors(RDKafkaApiKey::ApiVersion);
     }
 
     /// The next requests of this kind fail with these errors, one each.
