@@ -1,0 +1,12 @@
+//! The streams half: raw pushes in, the state of commands, devices and upgrade
+//! operations out.
+//!
+//! The three states are pure: each module holds what a record means (the
+//! event), what is kept of it (the state, as written to its topic) and the
+//! merge of one into the other. None of them knows Kafka, a clock or a metric;
+//! what an `apply` returns says what to write and what to count.
+//!
+//! Nothing here knows `ingress`.
+
+pub mod push;
+pub mod time;
