@@ -8,5 +8,16 @@
 //!
 //! Nothing here knows `ingress`.
 
+pub mod command_state;
+pub mod device_software;
 pub mod push;
 pub mod time;
+pub mod upgrade_operation;
+
+#[cfg(test)]
+mod campaigns;
+#[cfg(test)]
+#[path = "../tests/support/model.rs"]
+mod model;
+#[cfg(test)]
+mod schemas;
