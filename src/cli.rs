@@ -1,0 +1,131 @@
+//! The commands and their flags.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Sources;
+
+/// Carries an IoT platform's notifications onto Kafka and never loses one
+/// that it acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "northbridge", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Where the settings come from.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the settings come from, beside the environment.
+#[derive(Debug, Args)]
+pub struct SettingsArgs {
+    /// Reads settings from a TOML, YAML or JSON file; of several, later ones win.
+    #[arg(long = "config", value_name = "FILE", global = true)]
+    pub files: Vec<PathBuf>,
+    /// Sets one key; wins over files and environment.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    pub overrides: Vec<String>,
+}
+
+/// One command for each process that an operator runs, and a few that end by
+/// themselves.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Receives pushes, stores each in Kafka, answers after the acknowledgement.
+    #[command(after_help = INGRESS_EXAMPLES)]
+    Ingress,
+    /// Runs everything over an embedded broker in memory: nothing to install, nothing kept.
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev,
+    /// Creates or compares the topics.
+    #[command(subcommand, after_help = TOPICS_EXAMPLES)]
+    Topics(TopicsCommand),
+    /// Checks or shows the settings.
+    #[command(subcommand, after_help = CONFIG_EXAMPLES)]
+    Config(ConfigCommand),
+}
+
+/// `northbridge topics …`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum TopicsCommand {
+    /// Creates the topics that are missing, then compares all of them. Never deletes or shrinks.
+    #[command(after_help = TOPICS_EXAMPLES)]
+    Create,
+    /// Compares the topics with what is needed; one line for each finding.
+    #[command(after_help = TOPICS_EXAMPLES)]
+    Verify,
+}
+
+/// `northbridge config …`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ConfigCommand {
+    /// Validates the settings and exits.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Check,
+    /// Prints the effective settings as TOML, with secrets masked.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Print,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  northbridge dev
+  northbridge topics create --set kafka.bootstrap_servers=kafka:9092
+  northbridge ingress --config northbridge.toml
+
+Settings come from built-in defaults, --config files, the environment
+(NORTHBRIDGE__SECTION__KEY, NORTHBRIDGE__SECTION__KEY_FILE) and --set; later ones win.
+
+Exit codes: 0 done, 1 something to mend was found, 64 wrong usage or configuration,
+69 Kafka was not available, 70 a bug, 75 stopped before everything in flight was settled.";
+
+const INGRESS_EXAMPLES: &str = "\
+Examples:
+  northbridge ingress --set kafka.bootstrap_servers=kafka-1:9092,kafka-2:9092
+  northbridge ingress --config northbridge.toml --set log.level=debug
+  NORTHBRIDGE__AUTH__TOKEN_FILE=/run/secrets/token northbridge ingress";
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  northbridge dev
+  northbridge dev --set http.listen=127.0.0.1:9090";
+
+const TOPICS_EXAMPLES: &str = "\
+Examples:
+  northbridge topics create --set kafka.bootstrap_servers=kafka:9092
+  northbridge topics verify --config northbridge.toml";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  northbridge config check --config northbridge.toml
+  NORTHBRIDGE__HTTP__LISTEN=0.0.0.0:9090 northbridge config print";
+
+impl SettingsArgs {
+    /// All layers above the defaults: the files, this process's environment, the flags.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            files: self.files.clone(),
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            overrides: self.overrides.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,441 @@
+//! Whose request it is: the client's address behind trusted proxies, and the
+//! networks an address can belong to.
+//!
+//! Takes an address only from who is trusted to tell it: the connection
+//! itself, `X-Forwarded-For` written by a trusted proxy, or the PROXY protocol
+//! version 2 spoken by one. Whether the address may push is for `auth` to say;
+//! the accept loop bounds the time a PROXY header may take.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::ClientAddress;
+use http::{HeaderMap, HeaderName};
+use ipnet::{IpNet, Ipv4Net};
+use ppp::v2;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The fixed part of a PROXY header: twelve bytes of signature, then version
+/// and command, family and protocol, and the length of the rest (the PROXY
+/// protocol, 2.2).
+const FIXED_BYTES: usize = 16;
+
+/// Where version and command stand in a PROXY header.
+const VERSION_AND_COMMAND: usize = 12;
+
+/// Version 2, command LOCAL.
+const V2_LOCAL: u8 = 0x20;
+
+/// The longest PROXY header that is read, addresses and extensions together.
+///
+/// The protocol allows 64 KiB, but addresses take at most 216 bytes, and the
+/// extensions that cloud load balancers add well under 1 KiB.
+pub const MAX_PROXY_HEADER_BYTES: usize = 4096;
+
+/// Finds a request's client, believing only trusted proxies.
+#[derive(Debug, Clone, Default)]
+pub struct ClientAddresses {
+    source: ClientAddress,
+    trusted_proxies: Networks,
+}
+
+impl ClientAddresses {
+    /// Takes addresses from `source` where the peer is one of `trusted_proxies`,
+    /// and from the connection where it is not.
+    pub fn new(source: ClientAddress, trusted_proxies: Networks) -> Self {
+        Self {
+            source,
+            trusted_proxies,
+        }
+    }
+
+    /// Whether a connection from `peer` must start with a PROXY header, which
+    /// [`read_proxy_header`] then reads before anything else.
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        self.source == ClientAddress::ProxyProtocol && self.trusted_proxies.contains(peer)
+    }
+
+    /// The client of a request that arrived from `peer`: the other end of the
+    /// connection, or what its PROXY header told.
+    ///
+    /// `None` where a trusted proxy's `X-Forwarded-For` cannot be read: then
+    /// nobody knows the client, and it belongs to no network.
+    pub fn of_request(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        match self.source {
+            ClientAddress::Connection | ClientAddress::ProxyProtocol => Some(peer.to_canonical()),
+            ClientAddress::XForwardedFor => self.forwarded(peer.to_canonical(), headers),
+        }
+    }
+
+    /// Walks from the nearest hop to the farthest and stops at the first one
+    /// that is not trusted: everything left of it is that hop's own claim.
+    fn forwarded(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        let lines = headers.get_all(X_FORWARDED_FOR);
+        let hops = lines
+            .iter()
+            .rev()
+            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|hop| !hop.is_empty());
+        let mut client = peer;
+        for hop in hops {
+            if !self.trusted_proxies.contains(client) {
+                break;
+            }
+            client = parse_hop(hop)?;
+        }
+        Some(client)
+    }
+}
+
+/// A set of networks; an IPv4 address mapped into IPv6 is the IPv4 address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+/// A text that is neither a network in CIDR notation nor an address.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{text}` is neither an address nor a network such as 10.0.0.0/8 or 2001:db8::/32")]
+pub struct NetworkError {
+    /// The text as configured.
+    pub text: String,
+}
+
+impl Networks {
+    /// These networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Reads networks in CIDR notation; a bare address is a network of one.
+    pub fn parse(texts: &[String]) -> Result<Self, NetworkError> {
+        let networks: Result<Vec<IpNet>, NetworkError> =
+            texts.iter().map(|text| parse_network(text)).collect();
+        networks.map(Self)
+    }
+
+    /// Whether one of the networks holds `address`.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Why a trusted proxy's connection does not start with a usable PROXY header.
+/// Such a connection is closed without an answer, as the protocol asks.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyHeaderError {
+    /// The connection starts with something else.
+    #[error("no PROXY protocol version 2 header at the start of the connection")]
+    Missing,
+    /// The header announces more than is ever read.
+    #[error("a PROXY header of {bytes} bytes, more than {MAX_PROXY_HEADER_BYTES}")]
+    TooLong {
+        /// The length of the whole header, in bytes.
+        bytes: usize,
+    },
+    /// The header breaks the protocol.
+    #[error("a malformed PROXY header: {0}")]
+    Malformed(#[from] v2::ParseError),
+    /// The connection ended or failed before the header was complete.
+    #[error("the connection failed within the PROXY header: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads the PROXY protocol version 2 header at the start of a connection, and
+/// not a byte more: what follows is left in `stream`.
+///
+/// `None` where the header names no client and the peer's own address counts:
+/// the command LOCAL, with which a proxy checks the listener's health, and
+/// address families other than IP (the PROXY protocol, 2.2).
+pub async fn read_proxy_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut header = vec![0; FIXED_BYTES];
+    stream.read_exact(&mut header).await?;
+    if !header.starts_with(v2::PROTOCOL_PREFIX) {
+        return Err(ProxyHeaderError::Missing);
+    }
+    let rest_bytes = u16::from_be_bytes([header[14], header[15]]);
+    let bytes = FIXED_BYTES + usize::from(rest_bytes);
+    if bytes > MAX_PROXY_HEADER_BYTES {
+        return Err(ProxyHeaderError::TooLong { bytes });
+    }
+    header.resize(bytes, 0);
+    stream.read_exact(&mut header[FIXED_BYTES..]).await?;
+    client_of(&header)
+}
+
+/// A LOCAL header's addresses are to be ignored whatever they are, so they are
+/// not even parsed.
+fn client_of(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    if header[VERSION_AND_COMMAND] == V2_LOCAL {
+        return Ok(None);
+    }
+    Ok(match v2::Header::try_from(header)?.addresses {
+        v2::Addresses::IPv4(ends) => {
+            Some(SocketAddr::from((ends.source_address, ends.source_port)))
+        }
+        v2::Addresses::IPv6(ends) => Some(SocketAddr::new(
+            IpAddr::V6(ends.source_address).to_canonical(),
+            ends.source_port,
+        )),
+        v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
+    })
+}
+
+/// An address, or an address with a port as some load balancers write it.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?;
+    let address = hop
+        .parse::<IpAddr>()
+        .or_else(|_| hop.parse::<SocketAddr>().map(|hop| hop.ip()))
+        .ok()?;
+    Some(address.to_canonical())
+}
+
+fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
+    let network = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| NetworkError { text: text.into() })?;
+    Ok(canonical(network))
+}
+
+/// A network within `::ffff:0:0/96` as the IPv4 network it means.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped_bits = network.prefix_len().checked_sub(96);
+    match (network.addr().to_canonical(), mapped_bits) {
+        (IpAddr::V4(address), Some(bits)) if matches!(network, IpNet::V6(_)) => {
+            Ipv4Net::new(address, bits).map_or(network, IpNet::V4)
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => network,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn networks(texts: &[&str]) -> Networks {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        Networks::parse(&texts).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn forwarded_for(lines: &[&str]) -> HeaderMap {
+        let lines = lines.iter().map(|line| line.parse().unwrap());
+        lines.map(|line| (X_FORWARDED_FOR, line)).collect()
+    }
+
+    fn behind_proxies() -> ClientAddresses {
+        let proxies = networks(&["10.0.0.0/8", "fd00::/8"]);
+        ClientAddresses::new(ClientAddress::XForwardedFor, proxies)
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_and_no_others() {
+        let rows = [
+            ("10.0.0.0/8", "10.200.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.1.2.3/8", "10.200.0.1", true),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("::ffff:10.0.0.0/104", "10.0.0.1", true),
+            ("::ffff:10.0.0.0/104", "11.0.0.1", false),
+            ("::ffff:192.0.2.7", "192.0.2.7", true),
+            ("2001:db8::/32", "2001:db8::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "10.0.0.1", false),
+            ("::/0", "2001:db8::1", true),
+            ("0.0.0.0/0", "::ffff:10.0.0.1", true),
+            ("0.0.0.0/0", "::1", false),
+        ];
+        for (network, address, expected) in rows {
+            let held = networks(&[network]).contains(ip(address));
+            assert_eq!(held, expected, "{address} in {network}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_network_is_an_error_that_names_it() {
+        for text in ["", "10.0.0.0/33", "10.0.0", "example.org", "10.0.0.0/8 "] {
+            let error = Networks::parse(&["::1".into(), text.into()]).unwrap_err();
+            assert_eq!(error, NetworkError { text: text.into() });
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_hop_that_is_not_trusted() {
+        let rows: &[(&str, &[&str], Option<&str>)] = &[
+            ("10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["198.51.100.9, 192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["192.0.2.1, 10.0.0.2"], Some("192.0.2.1")),
+            (
+                "10.0.0.1",
+                &["192.0.2.1", "10.0.0.2,10.0.0.3"],
+                Some("192.0.2.1"),
+            ),
+            (
+                "10.0.0.1",
+                &["198.51.100.9", "192.0.2.1"],
+                Some("192.0.2.1"),
+            ),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], Some("10.0.0.3")),
+            ("10.0.0.1", &[], Some("10.0.0.1")),
+            ("10.0.0.1", &["", " , "], Some("10.0.0.1")),
+            ("10.0.0.1", &["garbage, 192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["192.0.2.1, garbage"], None),
+            ("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"], None),
+            ("10.0.0.1", &["192.0.2.1:4711"], Some("192.0.2.1")),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], Some("2001:db8::1")),
+            ("10.0.0.1", &["2001:db8::1"], Some("2001:db8::1")),
+            ("10.0.0.1", &["::ffff:192.0.2.1"], Some("192.0.2.1")),
+            (
+                "10.0.0.1",
+                &["192.0.2.1, ::ffff:10.0.0.2"],
+                Some("192.0.2.1"),
+            ),
+            ("::ffff:10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
+            ("fd00::1", &["192.0.2.1"], Some("192.0.2.1")),
+            ("203.0.113.5", &["192.0.2.1"], Some("203.0.113.5")),
+            ("203.0.113.5", &["garbage"], Some("203.0.113.5")),
+        ];
+        for (peer, lines, expected) in rows {
+            let client = behind_proxies().of_request(ip(peer), &forwarded_for(lines));
+            assert_eq!(client, expected.map(ip), "{peer} with {lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_counts_in_its_own_mode_alone() {
+        for source in [ClientAddress::Connection, ClientAddress::ProxyProtocol] {
+            let addresses = ClientAddresses::new(source, networks(&["10.0.0.0/8"]));
+            let client =
+                addresses.of_request(ip("::ffff:10.0.0.1"), &forwarded_for(&["192.0.2.1"]));
+            assert_eq!(client, Some(ip("10.0.0.1")), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_header_is_expected_of_trusted_proxies_alone() {
+        let rows = [
+            (ClientAddress::ProxyProtocol, "10.0.0.1", true),
+            (ClientAddress::ProxyProtocol, "192.0.2.1", false),
+            (ClientAddress::XForwardedFor, "10.0.0.1", false),
+            (ClientAddress::Connection, "10.0.0.1", false),
+        ];
+        for (source, peer, expected) in rows {
+            let addresses = ClientAddresses::new(source, networks(&["10.0.0.0/8"]));
+            assert_eq!(
+                addresses.expects_proxy_header(ip(peer)),
+                expected,
+                "{source:?} {peer}"
+            );
+        }
+    }
+
+    fn proxy_header(version_and_command: u8, family_and_protocol: u8, rest: &[u8]) -> Vec<u8> {
+        let mut header = v2::PROTOCOL_PREFIX.to_vec();
+        header.extend([version_and_command, family_and_protocol]);
+        header.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+        header.extend(rest);
+        header
+    }
+
+    fn ipv4_ends() -> Vec<u8> {
+        vec![192, 0, 2, 1, 10, 0, 0, 1, 0x12, 0x67, 0x1f, 0x90]
+    }
+
+    fn ipv6_ends(source: &str) -> Vec<u8> {
+        let source: std::net::Ipv6Addr = source.parse().unwrap();
+        let mut ends = source.octets().to_vec();
+        ends.extend([0; 16]);
+        ends.extend([0x12, 0x67, 0x1f, 0x90]);
+        ends
+    }
+
+    #[tokio::test]
+    async fn a_proxy_header_names_the_client_and_nothing_behind_it_is_read() {
+        let extended = [ipv4_ends(), vec![0x04, 0, 3, 1, 2, 3]].concat();
+        let longest = [
+            ipv4_ends(),
+            vec![0; MAX_PROXY_HEADER_BYTES - FIXED_BYTES - 12],
+        ]
+        .concat();
+        let rows = [
+            (0x21, 0x11, ipv4_ends(), Some("192.0.2.1:4711")),
+            (0x21, 0x11, extended, Some("192.0.2.1:4711")),
+            (0x21, 0x11, longest, Some("192.0.2.1:4711")),
+            (
+                0x21,
+                0x21,
+                ipv6_ends("2001:db8::1"),
+                Some("[2001:db8::1]:4711"),
+            ),
+            (
+                0x21,
+                0x21,
+                ipv6_ends("::ffff:192.0.2.1"),
+                Some("192.0.2.1:4711"),
+            ),
+            (0x21, 0x31, vec![0; 216], None),
+            (0x21, 0x00, vec![], None),
+            (0x20, 0x00, vec![], None),
+            (0x20, 0x11, ipv4_ends(), None),
+            (0x20, 0x11, vec![], None),
+        ];
+        for (version_and_command, family_and_protocol, rest, expected) in rows {
+            let header = proxy_header(version_and_command, family_and_protocol, &rest);
+            let sent = [header, b"POST / HTTP/1.1".to_vec()].concat();
+            let mut stream = sent.as_slice();
+            let client = read_proxy_header(&mut stream).await.unwrap();
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(
+                client, expected,
+                "{version_and_command:x} {family_and_protocol:x}"
+            );
+            assert_eq!(stream, b"POST / HTTP/1.1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_usable_proxy_header_is_an_error() {
+        let cut = proxy_header(0x21, 0x11, &ipv4_ends())[..20].to_vec();
+        let too_long = vec![0; MAX_PROXY_HEADER_BYTES - FIXED_BYTES + 1];
+        let rows = [
+            (b"POST /notifications HTTP/1.1\r\n".to_vec(), "Missing"),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n".to_vec(), "Missing"),
+            (vec![], "Io"),
+            (b"\r\n\r\n".to_vec(), "Io"),
+            (cut, "Io"),
+            (proxy_header(0x21, 0x11, &too_long), "TooLong"),
+            (proxy_header(0x11, 0x11, &ipv4_ends()), "Malformed"),
+            (proxy_header(0x22, 0x11, &ipv4_ends()), "Malformed"),
+            (proxy_header(0x21, 0x41, &ipv4_ends()), "Malformed"),
+            (proxy_header(0x21, 0x11, &[1, 2, 3]), "Malformed"),
+        ];
+        for (sent, expected) in rows {
+            let error = read_proxy_header(&mut sent.as_slice()).await.unwrap_err();
+            let variant = format!("{error:?}");
+            assert!(variant.starts_with(expected), "{variant} for {sent:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_claim_of_the_client_changes_its_address(claim in "[ -~]{0,80}") {
+            let line = format!("{claim}, 192.0.2.1");
+            let headers = forwarded_for(&[&claim, &line, "10.0.0.2"]);
+            let client = behind_proxies().of_request(ip("10.0.0.1"), &headers);
+            prop_assert_eq!(client, Some(ip("192.0.2.1")));
+        }
+    }
+}

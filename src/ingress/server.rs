@@ -1,0 +1,305 @@
+//! The accept loop, and the life of one connection: PROXY header, TLS, HTTP.
+//!
+//! One port speaks HTTP/1.0, 1.1 and 2: by ALPN under TLS, by the preface
+//! without. A drain ends connections in the order that loses nothing: what the
+//! kernel has accepted is taken over, requests in progress are answered, then
+//! connections are closed.
+
+use std::convert::Infallible;
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client_address::read_proxy_header;
+use super::handler::Handler;
+use super::idle::{Activity, Expired, IdleLimits, Watched};
+use super::tls::TlsTerminator;
+use crate::config::{Http, Limits, Tls};
+
+/// Connections the kernel holds for us while we are busy.
+const BACKLOG: u32 = 4096;
+/// How long a peer may take nothing of what is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after an accept failed for want of a resource.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the backlog is taken over when the listener is to close.
+const BACKLOG_TAKEOVER: Duration = Duration::from_secs(1);
+/// No new connection for so long means that the backlog is empty.
+const BACKLOG_QUIET: Duration = Duration::from_millis(50);
+/// What one HTTP/2 stream may send ahead of what was read, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What one HTTP/2 connection may send ahead of what was read, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The listener for pushes.
+pub struct Server {
+    listener: TcpListener,
+    connections: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+/// What all connections share.
+struct Shared {
+    handler: Arc<Handler>,
+    tls: Option<Arc<TlsTerminator>>,
+    http: auto::Builder<TokioExecutor>,
+    idle: IdleLimits,
+    header_timeout: Duration,
+    handshake_timeout: Duration,
+    drain: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Why a connection ended: the label `reason`.
+type Reason = &'static str;
+
+impl Server {
+    /// Binds the address of the settings.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be bound.
+    pub fn bind(
+        http: &Http,
+        tls: &Tls,
+        limits: &Limits,
+        handler: Arc<Handler>,
+        terminator: Option<Arc<TlsTerminator>>,
+    ) -> std::io::Result<Self> {
+        let shared = Shared {
+            handler,
+            tls: terminator,
+            http: protocol(http),
+            idle: IdleLimits {
+                header_timeout: http.header_timeout_ms.duration(),
+                keep_alive_timeout: http.keep_alive_timeout_ms.duration(),
+                write_timeout: WRITE_TIMEOUT,
+            },
+            header_timeout: http.header_timeout_ms.duration(),
+            handshake_timeout: tls.handshake_timeout_ms.duration(),
+            drain: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self {
+            listener: listen(http.listen)?,
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    ///
+    /// Where the operating system does not tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts connections until `stop` is cancelled, then drains: resolves
+    /// when every connection has ended.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self {
+            listener,
+            connections,
+            shared,
+        } = self;
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&connections).acquire_owned() => permit,
+            };
+            // The semaphore is never closed.
+            let Ok(permit) = permit else { break };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => shared.start(stream, peer, permit),
+                    Err(error) => pause_after(&error).await,
+                },
+            }
+        }
+        shared.take_over_backlog(&listener, &connections).await;
+        drop(listener);
+        shared.drain.cancel();
+        shared.tasks.close();
+        shared.tasks.wait().await;
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let open = &shared.handler.server.connections;
+            open.inc();
+            let reason = shared.connection(stream, peer).await;
+            open.dec();
+            shared.handler.server.closed(reason);
+            tracing::debug!(%peer, reason, "a connection ended");
+            drop(permit);
+        });
+    }
+
+    /// The kernel has already completed the handshake of connections that wait
+    /// in the backlog: closing the listener would reset them.
+    async fn take_over_backlog(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        connections: &Arc<Semaphore>,
+    ) {
+        let end = tokio::time::Instant::now() + BACKLOG_TAKEOVER;
+        while let Ok(permit) = Arc::clone(connections).try_acquire_owned() {
+            let quiet = end.min(tokio::time::Instant::now() + BACKLOG_QUIET);
+            match tokio::time::timeout_at(quiet, listener.accept()).await {
+                Ok(Ok((stream, peer))) => self.start(stream, peer, permit),
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) -> Reason {
+        // Answers are small and must not wait for more; a failure costs latency alone.
+        let _ = stream.set_nodelay(true);
+        let mut client = peer.ip().to_canonical();
+        if self.handler.addresses.expects_proxy_header(client) {
+            let header = read_proxy_header(&mut stream);
+            match tokio::time::timeout(self.header_timeout, header).await {
+                Ok(Ok(Some(source))) => client = source.ip().to_canonical(),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "no PROXY header");
+                    return "proxy-header";
+                }
+                Err(_) => return "proxy-header",
+            }
+        }
+        match &self.tls {
+            None => self.serve(stream, client).await,
+            Some(tls) => {
+                let handshake = tls.accept(stream);
+                match tokio::time::timeout(self.handshake_timeout, handshake).await {
+                    Ok(Ok(stream)) => self.serve(stream, client).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%peer, %error, "the TLS handshake failed");
+                        "handshake"
+                    }
+                    Err(_) => "handshake",
+                }
+            }
+        }
+    }
+
+    async fn serve<S>(&self, stream: S, client: IpAddr) -> Reason
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(self.idle);
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
+            async move {
+                let answer = handler.answer(request, client).await;
+                drop(guard);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let mut connection = pin!(self.http.serve_connection(stream, service));
+        let (reason, patience) = tokio::select! {
+            ended = connection.as_mut() => {
+                return if ended.is_ok() { "done" } else { "error" };
+            }
+            expired = activity.expired() => match expired {
+                Expired::KeepAlive => (expired.as_str(), Some(WRITE_TIMEOUT)),
+                Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
+            },
+            // The shutdown's own deadline bounds what is left.
+            () = self.drain.cancelled() => ("drained", None),
+        };
+        connection.as_mut().graceful_shutdown();
+        match patience {
+            Some(patience) => {
+                let _stuck = tokio::time::timeout(patience, connection).await;
+            }
+            None => {
+                let _ended = connection.await;
+            }
+        }
+        reason
+    }
+}
+
+fn protocol(http: &Http) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `idle` tells a slow head from an idle connection; hyper's timer cannot.
+        .header_read_timeout(None)
+        .max_buf_size(http.max_head_bytes)
+        // A client that closed only its sending side gets its answer.
+        .half_close(true)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(http.http2_max_streams)
+        .max_header_list_size(u32::try_from(http.max_head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(http.keep_alive_timeout_ms.duration() / 3);
+    builder
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A connection that went before it was accepted is nothing; a lack of file
+/// descriptors or memory passes, but not at once.
+async fn pause_after(error: &Error) {
+    let of_one_connection = matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    );
+    if !of_one_connection {
+        tracing::warn!(%error, "no connection can be accepted just now");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Lets every connection know that the listener will be gone soon.
+pub fn announce(handler: &Handler) {
+    handler.leaving.store(true, Ordering::Relaxed);
+}

@@ -1,0 +1,133 @@
+//! The one door to the broker: how every client is set up, what of it is
+//! fixed, and why.
+//!
+//! Knows records and topics; nothing of HTTP.
+
+pub mod admin;
+pub mod embedded;
+mod lane;
+pub mod monitor;
+mod murmur2;
+pub mod producer;
+mod statistics;
+
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, ClientContext};
+
+use crate::config::Settings;
+use crate::topics;
+
+pub use producer::{Delivery, DeliveryError, Producer};
+
+/// How long librdkafka keeps trying to deliver a record.
+///
+/// Longer than any answer is waited for: what was refused with 503 because
+/// Kafka was away is still stored when it comes back, and probes meanwhile.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often librdkafka reports its statistics.
+pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The settings that every client shares: where the cluster is, and to notice
+/// within moments that it went or came back.
+fn client_config(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
+        .set("client.id", "northbridge")
+        // The default lets recovery take 10 s after brokers were away.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "500")
+        .set("retry.backoff.ms", "50")
+        .set("retry.backoff.max.ms", "500")
+        // A frozen leader keeps what is in flight to it until this has passed;
+        // it must be over well before the answer is due.
+        .set("socket.timeout.ms", "3000")
+        .set("socket.connection.setup.timeout.ms", "3000")
+        .set("socket.keepalive.enable", "true")
+        .set("socket.nagle.disable", "true")
+        // A new leader is looked for this often while there is none.
+        .set("topic.metadata.refresh.fast.interval.ms", "100")
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+/// The producer that holds the promise. Options of the operator come between
+/// the tunable settings and those that are fixed.
+fn producer_config(settings: &Settings) -> ClientConfig {
+    let mut config = client_config(settings);
+    config
+        .set("linger.ms", "0")
+        .set("compression.type", "none")
+        .set("statistics.interval.ms", millis(STATISTICS_INTERVAL));
+    with_options(&mut config, settings);
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // Partitions are chosen by `murmur2`, as Java's clients do, before librdkafka sees a record.
+        .set("partitioner", "murmur2_random")
+        .set("message.timeout.ms", millis(DELIVERY_TIMEOUT))
+        .set(
+            "message.max.bytes",
+            topics::max_record_bytes(settings).to_string(),
+        )
+        // The ingress bounds what is in flight; these stand above its bound,
+        // so that a full queue is an emergency and not flow control.
+        .set("queue.buffering.max.messages", "1000000")
+        .set(
+            "queue.buffering.max.kbytes",
+            queue_kbytes(settings).to_string(),
+        );
+    config
+}
+
+fn queue_kbytes(settings: &Settings) -> u64 {
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let overhead = number(settings.limits.max_in_flight) * topics::RECORD_OVERHEAD_BYTES;
+    // librdkafka takes at most this.
+    ((number(settings.limits.max_in_flight_bytes) + overhead) / 1024 * 2).min(2_147_483_647)
+}
+
+fn with_options(config: &mut ClientConfig, settings: &Settings) {
+    for (name, value) in settings.kafka.options.iter() {
+        config.set(name, value);
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// librdkafka's own log lines: it repeats itself while a cluster is away, and
+/// the monitor says once what matters.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, message);
+        }
+        RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning
+        | RDKafkaLogLevel::Notice
+        | RDKafkaLogLevel::Info
+        | RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, message);
+        }
+    }
+}
+
+/// The context of clients that only ask.
+#[derive(Debug, Clone, Copy)]
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka reports an error");
+    }
+}

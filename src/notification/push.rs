@@ -1,0 +1,174 @@
+//! One push, its top level scanned: the values that tell what it is and whom it concerns.
+//!
+//! Knows the three shapes that reach the listener, and must not know what each type asks for.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::MAX_ID_BYTES;
+use super::drift::{Drift, Field};
+use super::notify_type::NotifyType;
+use super::scan;
+use super::unreadable::Cause;
+use super::value;
+
+/// The values at the top level of a body, as they stand there.
+pub(super) struct Push<'a> {
+    pub(super) text: &'a str,
+    pub(super) notify_type: Option<&'a RawValue>,
+    pub(super) header: Option<&'a RawValue>,
+    pub(super) body: Option<&'a RawValue>,
+    pub(super) device_id: Option<&'a RawValue>,
+    pub(super) request_id: Option<&'a RawValue>,
+    pub(super) command_id: Option<&'a RawValue>,
+    pub(super) operation_id: Option<&'a RawValue>,
+    pub(super) rule_id: Option<&'a RawValue>,
+    pub(super) result: Option<&'a RawValue>,
+    pub(super) resource: Option<&'a RawValue>,
+    pub(super) event: Option<&'a RawValue>,
+    pub(super) envelope_request_id: Option<&'a RawValue>,
+    pub(super) notify_data: Option<&'a RawValue>,
+}
+
+/// What a push says it is.
+pub(super) struct Kind<'a> {
+    pub(super) notify_type: NotifyType,
+    pub(super) type_name: Cow<'a, str>,
+    pub(super) drift: Drift,
+}
+
+impl<'a> Push<'a> {
+    pub(super) fn scan(text: &'a str) -> Result<Self, Cause> {
+        let [
+            notify_type,
+            header,
+            body,
+            device_id,
+            request_id,
+            command_id,
+            operation_id,
+            rule_id,
+            result,
+            resource,
+            event,
+            envelope_request_id,
+            notify_data,
+        ] = scan::object(
+            text,
+            [
+                "notifyType",
+                "header",
+                "body",
+                "deviceId",
+                "requestId",
+                "commandId",
+                "operationId",
+                "ruleId",
+                "result",
+                "resource",
+                "event",
+                "request_id",
+                "notify_data",
+            ],
+        )?;
+        Ok(Self {
+            text,
+            notify_type,
+            header,
+            body,
+            device_id,
+            request_id,
+            command_id,
+            operation_id,
+            rule_id,
+            result,
+            resource,
+            event,
+            envelope_request_id,
+            notify_data,
+        })
+    }
+
+    /// What the push is; none where it has none of the three shapes.
+    pub(super) fn kind(&self) -> Option<Kind<'a>> {
+        self.named().or_else(|| {
+            if self.is_envelope() {
+                Some(self.envelope())
+            } else if self.is_callback() {
+                Some(Kind::listed(NotifyType::CommandCallback))
+            } else {
+                None
+            }
+        })
+    }
+
+    fn named(&self) -> Option<Kind<'a>> {
+        let name = value::text(self.notify_type?).filter(|name| !name.is_empty())?;
+        if let Some(notify_type) = NotifyType::published(&name) {
+            return Some(Kind::listed(notify_type));
+        }
+        let mut drift = Drift::default();
+        let type_name = presentable(name).unwrap_or_else(|| {
+            drift.add(Field::NotifyType);
+            Cow::Borrowed(NotifyType::Other.label())
+        });
+        Some(Kind {
+            notify_type: NotifyType::Other,
+            type_name,
+            drift,
+        })
+    }
+
+    /// Version 5 of the platform sends all three; two of them tell the shape.
+    fn is_envelope(&self) -> bool {
+        let marks = [self.resource, self.event, self.notify_data];
+        marks.iter().flatten().count() >= 2
+    }
+
+    /// The name is put together from both parts, such as `device.message.report`.
+    fn envelope(&self) -> Kind<'a> {
+        let mut drift = Drift::default();
+        let mut or_drift = |field, name: Option<Cow<'a, str>>| {
+            let name = name.and_then(presentable);
+            if name.is_none() {
+                drift.add(field);
+            }
+            name
+        };
+        let resource = or_drift(Field::Resource, self.resource.and_then(value::text));
+        let event = or_drift(Field::Event, self.event.and_then(value::text));
+        let type_name = resource.zip(event).and_then(|(resource, event)| {
+            let name = [&*resource, ".", &*event].concat();
+            or_drift(Field::Event, Some(Cow::Owned(name)))
+        });
+        Kind {
+            notify_type: NotifyType::Envelope,
+            type_name: type_name.unwrap_or(Cow::Borrowed(NotifyType::Other.label())),
+            drift,
+        }
+    }
+
+    /// `deviceId`, `commandId` and `result` are all mandatory; `commandId` and one more tell the
+    /// shape.
+    fn is_callback(&self) -> bool {
+        self.command_id.is_some() && (self.result.is_some() || self.device_id.is_some())
+    }
+}
+
+impl Kind<'_> {
+    /// A type of the closed list, whose name is its label.
+    fn listed(notify_type: NotifyType) -> Self {
+        Self {
+            notify_type,
+            type_name: Cow::Borrowed(notify_type.label()),
+            drift: Drift::default(),
+        }
+    }
+}
+
+/// A name that may stand in a header and in a log as it came.
+fn presentable(name: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let fits = (1..=MAX_ID_BYTES).contains(&name.len());
+    (fits && !name.contains(char::is_control)).then_some(name)
+}

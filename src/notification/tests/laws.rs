@@ -1,0 +1,279 @@
+//! The laws of the reader, on input that nobody thought of.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::super::*;
+use super::BODIES;
+
+fn every_rule() -> impl Iterator<Item = Rules> {
+    let keys = [CommandKey::RequestId, CommandKey::DeviceId];
+    let modes = [Validation::Tolerant, Validation::Strict];
+    keys.into_iter().flat_map(move |command_key| {
+        modes.map(|validation| Rules {
+            command_key,
+            validation,
+        })
+    })
+}
+
+/// What holds for any bytes whatever: one of the two answers, and each within its bounds.
+fn holds(body: &[u8]) {
+    for rules in every_rule() {
+        let answer = read(body, rules);
+        let subject = match &answer {
+            Ok(notification) => {
+                let of_mission = notification.stream() != Stream::Notifications;
+                assert!(!of_mission || notification.subject().key().is_some());
+                notification.subject()
+            }
+            Err(unreadable) => {
+                assert!(Cause::REASONS.contains(&unreadable.reason()));
+                assert!(unreadable.to_string().len() <= 512);
+                unreadable.subject()
+            }
+        };
+        for id in [subject.key(), subject.device_id()].into_iter().flatten() {
+            assert!((1..=MAX_ID_BYTES).contains(&id.len()));
+        }
+        assert!((1..=256).contains(&subject.type_name().len()));
+        assert!(!subject.type_name().contains(char::is_control));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Mutation {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    Repeat(prop::sample::Index, usize),
+    Truncate(prop::sample::Index),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let place = any::<prop::sample::Index>;
+    let fragment = prop_oneof![
+        vec(any::<u8>(), 1..8),
+        prop::sample::select(vec![
+            "\"",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "null",
+            "\\",
+            "\\u0000",
+            "\\ud800",
+            "9e999",
+            "\u{feff}",
+            "\"header\":",
+            "\"notifyType\":",
+            "\"deviceId\":",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    prop_oneof![
+        (place(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        (place(), fragment).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        (place(), 1..40_usize).prop_map(|(at, count)| Mutation::Remove(at, count)),
+        (place(), 1..40_usize).prop_map(|(at, count)| Mutation::Repeat(at, count)),
+        place().prop_map(Mutation::Truncate),
+    ]
+}
+
+fn mutate(body: &mut Vec<u8>, mutation: Mutation) {
+    let len = body.len();
+    let upto = |at: usize, count: usize| at..len.min(at + count);
+    match mutation {
+        Mutation::Set(at, byte) if len > 0 => body[at.index(len)] = byte,
+        Mutation::Set(..) => {}
+        Mutation::Insert(at, bytes) => {
+            let at = at.index(len + 1);
+            body.splice(at..at, bytes);
+        }
+        Mutation::Remove(at, count) => drop(body.drain(upto(at.index(len + 1), count))),
+        Mutation::Repeat(at, count) => body.extend_from_within(upto(at.index(len + 1), count)),
+        Mutation::Truncate(at) => body.truncate(at.index(len + 1)),
+    }
+}
+
+/// The key that a plain reading of the whole tree finds; an error where there can be none.
+fn key_in_tree(push: &Value, rules: Rules) -> Result<Option<&str>, ()> {
+    let at = |path| push.pointer(path).and_then(usable);
+    let device = || push.pointer("/header/from").and_then(device_in);
+    let has = |name: &str| push.get(name).is_some();
+    let marks = ["resource", "event", "notify_data"].map(has);
+    let known_shape = marks.iter().filter(|mark| **mark).count() >= 2
+        || has("commandId") && (has("result") || has("deviceId"));
+    match (push["notifyType"].as_str(), rules.command_key) {
+        (Some("messageConfirm"), CommandKey::RequestId) => {
+            at("/header/requestId").map(Some).ok_or(())
+        }
+        (Some("messageConfirm"), CommandKey::DeviceId) => device().map(Some).ok_or(()),
+        (Some("swUpgradeResultNotify"), _) => at("/deviceId").map(Some).ok_or(()),
+        (None | Some(""), _) if !known_shape => Err(()),
+        _ => Ok(at("/deviceId")
+            .or_else(|| at("/header/deviceId"))
+            .or_else(device)
+            .or_else(|| at("/notify_data/header/device_id"))
+            .or_else(|| at("/requestId"))
+            .or_else(|| at("/header/requestId"))
+            .or_else(|| at("/request_id"))
+            .or_else(|| at("/commandId"))
+            .or_else(|| at("/operationId"))
+            .or_else(|| at("/ruleId"))),
+    }
+}
+
+fn usable(value: &Value) -> Option<&str> {
+    value
+        .as_str()
+        .filter(|id| !id.is_empty() && id.len() <= 256)
+}
+
+fn device_in(value: &Value) -> Option<&str> {
+    let device = value
+        .as_str()?
+        .strip_prefix("/devices/")?
+        .split('/')
+        .next()?;
+    Some(device).filter(|id| !id.is_empty() && id.len() <= 256)
+}
+
+/// A JSON string, each character written plainly or as an escape.
+fn written(text: String) -> impl Strategy<Value = String> {
+    vec(prop::bool::weighted(0.1), text.chars().count()).prop_map(move |escaped| {
+        let mut json = String::from("\"");
+        for (letter, escape) in text.chars().zip(escaped) {
+            if escape || letter.is_control() || letter == '"' || letter == '\\' {
+                let mut units = [0; 2];
+                let units = letter.encode_utf16(&mut units).iter();
+                json.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            } else {
+                json.push(letter);
+            }
+        }
+        json + "\""
+    })
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-z0-9-]{1,12}",
+        2 => "/devices/[a-z/]{0,9}(/services/[a-z]{0,3})?",
+        1 => any::<String>(),
+        1 => Just(String::new()),
+        1 => (250..262_usize).prop_map(|count| "x".repeat(count)),
+        1 => (250..262_usize).prop_map(|count| format!("/devices/{}", "y".repeat(count))),
+    ]
+    .prop_flat_map(written)
+}
+
+fn scalar() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => text(),
+        1 => Just("null".to_owned()),
+        1 => Just("[\"a\",{\"deviceId\":\"b\"}]".to_owned()),
+        1 => Just("{}".to_owned()),
+        1 => any::<i64>().prop_map(|number| number.to_string()),
+    ]
+}
+
+/// An object with some of the names, in any order, some of them repeated.
+fn object(
+    names: &'static [&'static str],
+    value: impl Strategy<Value = String> + 'static,
+) -> impl Strategy<Value = String> {
+    let name = prop_oneof![
+        20 => prop::sample::select(names).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    vec((name.prop_flat_map(written), value), 0..7).prop_map(|pairs| {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}"))
+            .collect();
+        format!("{{{}}}", pairs.join(", "))
+    })
+}
+
+fn notify_type() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => Just("messageConfirm".to_owned()),
+        2 => Just("swUpgradeResultNotify".to_owned()),
+        1 => prop::sample::select(NotifyType::ALL).prop_map(|known| known.label().to_owned()),
+        1 => "[a-z]{0,3}",
+    ]
+    .prop_flat_map(written)
+}
+
+/// A push of any shape: an object that has ids in all the places where they are looked for.
+fn push() -> impl Strategy<Value = String> {
+    let header = || {
+        object(
+            &["requestId", "deviceId", "from", "device_id", "to"],
+            scalar(),
+        )
+    };
+    let data = object(
+        &["header", "body"],
+        prop_oneof![3 => header(), 1 => scalar()],
+    );
+    let member = prop_oneof![
+        3 => notify_type().prop_map(|value| ("notifyType", value)),
+        6 => header().prop_map(|value| ("header", value)),
+        2 => data.prop_map(|value| ("notify_data", value)),
+        9 => (
+            prop::sample::select(vec![
+                "notifyType", "header", "notify_data", "deviceId", "requestId", "request_id", "commandId",
+                "operationId", "ruleId", "result", "resource", "event", "body", "x",
+            ]),
+            scalar(),
+        ),
+    ];
+    let member = member.prop_flat_map(|(name, value)| (written(name.to_owned()), Just(value)));
+    vec(member, 0..9).prop_map(|members| {
+        let members: Vec<_> = members
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}"))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn any_bytes_give_one_answer(body in vec(any::<u8>(), 0..300)) {
+        holds(&body);
+    }
+
+    #[test]
+    fn any_damage_to_a_body_gives_one_answer(
+        (_, body) in prop::sample::select(BODIES),
+        mutations in vec(mutation(), 1..6),
+    ) {
+        let mut body = body.as_bytes().to_vec();
+        for mutation in mutations {
+            mutate(&mut body, mutation);
+        }
+        holds(&body);
+    }
+
+    #[test]
+    fn the_key_is_the_one_that_a_tree_of_the_whole_body_holds(body in push()) {
+        let tree: Value = serde_json::from_str(&body).unwrap();
+        holds(body.as_bytes());
+        for rules in every_rule().filter(|rules| rules.validation == Validation::Tolerant) {
+            match (read(body.as_bytes(), rules), key_in_tree(&tree, rules)) {
+                (Ok(notification), Ok(key)) => prop_assert_eq!(notification.subject().key(), key),
+                (Err(_), Err(())) => {}
+                (ours, theirs) => prop_assert!(false, "{ours:?} but {theirs:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Types without a stream of their own, callbacks, envelopes, and objects of no shape at all.
+
+use super::super::*;
+use super::{STRICT, TOLERANT, body, drift, key, quoted, readable, reason};
+
+#[test]
+fn an_object_of_no_known_shape_is_unreadable() {
+    let table = [
+        "{}",
+        r#"{"notifyType":null}"#,
+        r#"{"notifyType":7}"#,
+        r#"{"notifyType":""}"#,
+        r#"{"notifyType":["messageConfirm"]}"#,
+        r#"{"notifyType":"\ud800"}"#,
+        r#"{"NotifyType":"messageConfirm"}"#,
+        r#"{"deviceId":"d"}"#,
+        r#"{"commandId":"c"}"#,
+        r#"{"resource":"device"}"#,
+    ];
+    for body in table {
+        assert_eq!(reason(body, TOLERANT), "unknown-shape", "{body}");
+    }
+}
+
+#[test]
+fn an_object_of_no_known_shape_is_still_known_by_its_ids() {
+    let body = br#"{"type":"x","header":{"deviceId":"d"}}"#;
+    let unreadable = read(body, TOLERANT).unwrap_err();
+    assert_eq!(unreadable.subject().notify_type(), NotifyType::Other);
+    assert_eq!(unreadable.subject().type_name(), "other");
+    assert_eq!(unreadable.subject().key(), Some("d"));
+    assert_eq!(unreadable.subject().device_id(), Some("d"));
+}
+
+#[test]
+fn a_type_outside_the_list_keeps_its_name_where_that_can_be_shown() {
+    let long = "x".repeat(257);
+    let table = [
+        ("deviceTeleported", "deviceTeleported", vec![]),
+        ("设备", "设备", vec![]),
+        ("MESSAGECONFIRM", "MESSAGECONFIRM", vec![]),
+        ("envelope", "envelope", vec![]),
+        (r"a\nb", "other", vec!["notifyType"]),
+        (r"a\u0000", "other", vec!["notifyType"]),
+        (r"a\u0085", "other", vec!["notifyType"]),
+        (&long, "other", vec!["notifyType"]),
+    ];
+    for (written, name, fields) in table {
+        let text = format!(r#"{{"notifyType":{},"deviceId":"d"}}"#, quoted(written));
+        let notification = readable(&text, STRICT);
+        assert_eq!(notification.stream(), Stream::Notifications, "{written}");
+        assert_eq!(
+            notification.subject().notify_type(),
+            NotifyType::Other,
+            "{written}"
+        );
+        assert_eq!(notification.subject().type_name(), name, "{written}");
+        assert_eq!(notification.subject().key(), Some("d"), "{written}");
+        assert_eq!(drift(&text), fields, "{written}");
+    }
+}
+
+#[test]
+fn a_callback_or_an_envelope_is_known_beside_a_type_that_says_nothing() {
+    for nothing in ["null", r#""""#, "3"] {
+        let text = format!(r#"{{"notifyType":{nothing},"commandId":"c","result":null}}"#);
+        let notification = readable(&text, STRICT);
+        assert_eq!(
+            notification.subject().notify_type(),
+            NotifyType::CommandCallback
+        );
+        assert_eq!(notification.subject().key(), Some("c"));
+
+        let text = format!(r#"{{"notifyType":{nothing},"resource":"r","event":"e"}}"#);
+        let notification = readable(&text, STRICT);
+        assert_eq!(notification.subject().notify_type(), NotifyType::Envelope);
+        assert_eq!(notification.subject().type_name(), "r.e");
+    }
+}
+
+#[test]
+fn an_envelope_that_does_not_name_itself_is_stored_all_the_same() {
+    let long = format!(r#"{{"resource":"{0}","event":"{0}"}}"#, "x".repeat(128));
+    let table = [
+        (r#"{"event":"e","notify_data":{}}"#, vec!["resource"]),
+        (
+            r#"{"resource":"r","event":null,"notify_data":null}"#,
+            vec!["event"],
+        ),
+        (r#"{"resource":"","event":7}"#, vec!["resource", "event"]),
+        (r#"{"resource":"r","event":"\n"}"#, vec!["event"]),
+        (&long, vec!["event"]),
+    ];
+    for (body, fields) in table {
+        let notification = readable(body, STRICT);
+        assert_eq!(
+            notification.subject().notify_type(),
+            NotifyType::Envelope,
+            "{body}"
+        );
+        assert_eq!(notification.subject().type_name(), "other", "{body}");
+        assert_eq!(drift(body), fields, "{body}");
+    }
+}
+
+#[test]
+fn other_types_take_the_best_id_they_carry() {
+    let devices = [
+        (
+            r#""deviceId":"d","header":{"deviceId":"h"},"requestId":"r""#,
+            "d",
+        ),
+        (
+            r#""header":{"requestId":"r","from":"/devices/f","deviceId":"h"}"#,
+            "h",
+        ),
+        (
+            r#""header":{"requestId":"r","from":"/devices/f/services/s"}"#,
+            "f",
+        ),
+        (
+            r#""notify_data":{"header":{"device_id":"n"}},"request_id":"r""#,
+            "n",
+        ),
+    ];
+    let requests = [
+        (r#""requestId":"r","header":{"requestId":"h"}"#, "r"),
+        (r#""request_id":"v","header":{"requestId":"h"}"#, "h"),
+        (r#""request_id":"v","commandId":"c""#, "v"),
+        (r#""commandId":"c","operationId":"o""#, "c"),
+        (r#""operationId":"o","ruleId":"u""#, "o"),
+        (r#""ruleId":"u","id":"x""#, "u"),
+    ];
+    for (members, id) in devices {
+        let text = format!(r#"{{"notifyType":"x",{members}}}"#);
+        assert_eq!(
+            readable(&text, TOLERANT).subject().device_id(),
+            Some(id),
+            "{members}"
+        );
+        assert_eq!(key(&text, TOLERANT).as_deref(), Some(id), "{members}");
+        assert!(drift(&text).is_empty(), "{members}");
+    }
+    for (members, id) in requests {
+        let text = format!(r#"{{"notifyType":"x",{members}}}"#);
+        assert_eq!(
+            readable(&text, TOLERANT).subject().device_id(),
+            None,
+            "{members}"
+        );
+        assert_eq!(key(&text, TOLERANT).as_deref(), Some(id), "{members}");
+        assert!(drift(&text).is_empty(), "{members}");
+    }
+    assert_eq!(key(r#"{"notifyType":"x","id":"y"}"#, TOLERANT), None);
+}
+
+#[test]
+fn an_id_of_no_use_gives_way_to_the_next_and_is_reported() {
+    let long = quoted(&"x".repeat(257));
+    for useless in ["null", "7", "1e99999", r#""""#, "{}", r#""\ud800""#, &long] {
+        let text = format!(
+            r#"{{"notifyType":"x","deviceId":{useless},
+            "header":{{"deviceId":{useless},"from":{useless},"requestId":{useless}}},
+            "notify_data":{{"header":{{"device_id":{useless}}}}},
+            "requestId":{useless},"request_id":{useless},"commandId":{useless},
+            "operationId":{useless},"ruleId":"u"}}"#
+        );
+        assert_eq!(key(&text, STRICT).as_deref(), Some("u"), "{useless}");
+        let fields = [
+            "header.requestId",
+            "header.deviceId",
+            "header.from",
+            "deviceId",
+            "operationId",
+            "requestId",
+            "commandId",
+            "request_id",
+            "notify_data.header.device_id",
+        ];
+        assert_eq!(drift(&text), fields, "{useless}");
+    }
+}
+
+#[test]
+fn what_should_hold_ids_and_is_no_object_is_reported_unless_null() {
+    let table = [
+        (
+            r#"{"notifyType":"x","header":null,"notify_data":null}"#,
+            vec![],
+        ),
+        (
+            r#"{"notifyType":"x","notify_data":{"header":null}}"#,
+            vec![],
+        ),
+        (
+            r#"{"notifyType":"x","header":[],"notify_data":"y"}"#,
+            vec!["header", "notify_data"],
+        ),
+        (
+            r#"{"notifyType":"x","notify_data":{"header":1}}"#,
+            vec!["notify_data.header"],
+        ),
+    ];
+    for (body, fields) in table {
+        assert_eq!(drift(body), fields, "{body}");
+    }
+}
+
+#[test]
+fn the_null_request_id_of_device_data_is_no_news() {
+    assert!(body("deviceDataChanged").contains(r#""requestId":null"#));
+    assert!(drift(body("deviceDataChanged")).is_empty());
+}

@@ -1,0 +1,62 @@
+//! `swUpgradeResultNotify`: a software upgrade task ended on one device.
+//!
+//! Owns the published table of this body and what keys it.
+
+use super::drift::Field;
+use super::notify_type::NotifyType;
+use super::push::Push;
+use super::table::{self, Kind, Row};
+use super::unreadable::Cause;
+use super::{Notification, Subject, Unreadable, Validation, scan, value};
+
+/// The page "Pushing Software Upgrade Result Notifications" of the platform's northbound API,
+/// without `notifyType`; no lengths are published.
+const TABLE: [Row; 12] = [
+    text(Field::DeviceId),
+    text(Field::AppId),
+    text(Field::OperationId),
+    text(Field::SubOperationId),
+    text(Field::CurVersion),
+    text(Field::TargetVersion),
+    text(Field::SourceVersion),
+    Row {
+        field: Field::SwUpgradeResult,
+        kind: Kind::OneOf(&["SUCCESS", "FAIL"]),
+    },
+    // A string on this page, a `long` on another one of the same API.
+    Row {
+        field: Field::UpgradeTime,
+        kind: Kind::TextOrNumber,
+    },
+    text(Field::ResultDesc),
+    text(Field::ErrorCode),
+    text(Field::Description),
+];
+
+/// Keys a result by its device.
+pub(super) fn read<'a>(
+    push: &Push<'a>,
+    validation: Validation,
+) -> Result<Notification<'a>, Unreadable<'a>> {
+    let device_id = value::id(push.device_id);
+    let problem = device_id.as_ref().err().copied();
+    let key = device_id.clone().or(value::id(push.operation_id)).ok();
+    let subject = Subject::new(NotifyType::SwUpgradeResultNotify, device_id.ok(), key);
+    if let Some(problem) = problem {
+        let field = Field::DeviceId;
+        return Err(Unreadable::new(Cause::Id { field, problem }, subject));
+    }
+
+    let values = scan::nested(push.text, TABLE.each_ref().map(|row| row.field.label()));
+    match table::check(&TABLE, &values, validation) {
+        Ok(drift) => Ok(Notification::new(subject, drift)),
+        Err(field) => Err(Unreadable::new(Cause::FieldTable { field }, subject)),
+    }
+}
+
+const fn text(field: Field) -> Row {
+    Row {
+        field,
+        kind: Kind::Text,
+    }
+}

@@ -1,0 +1,48 @@
+//! `northbridge topics create` and `topics verify`.
+
+use crate::config::Settings;
+use crate::kafka::admin::{Admin, Survey};
+use crate::process::Exit;
+use crate::topics::plans;
+
+/// Creates what is missing and prints a line for each finding.
+///
+/// # Errors
+///
+/// Where librdkafka does not accept the settings.
+pub async fn create(settings: &Settings) -> anyhow::Result<Exit> {
+    let survey = Admin::new(settings)?.create(&plans(settings)).await;
+    Ok(report(settings, survey))
+}
+
+/// Compares the topics and prints a line for each finding.
+///
+/// # Errors
+///
+/// Where librdkafka does not accept the settings.
+pub async fn verify(settings: &Settings) -> anyhow::Result<Exit> {
+    let survey = Admin::new(settings)?.survey(&plans(settings)).await;
+    Ok(report(settings, survey))
+}
+
+fn report(settings: &Settings, survey: Result<Survey, rdkafka::error::KafkaError>) -> Exit {
+    match survey {
+        Ok(survey) => {
+            for finding in &survey.findings {
+                println!("{finding}");
+            }
+            if survey.problem().is_some() {
+                Exit::Findings
+            } else {
+                Exit::Done
+            }
+        }
+        Err(error) => {
+            eprintln!(
+                "error: Kafka did not answer at {} (kafka.bootstrap_servers): {error}",
+                settings.kafka.bootstrap_servers,
+            );
+            Exit::Unavailable
+        }
+    }
+}
