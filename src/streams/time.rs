@@ -25,6 +25,11 @@ impl Timestamp {
         from_compact(text).or_else(|| from_rfc3339(text)).map(Self)
     }
 
+    /// Milliseconds since 1970.
+    pub fn millis(self) -> i64 {
+        self.0.timestamp_millis()
+    }
+
     /// Seconds from `earlier` to this time, 0 where it is not earlier: the
     /// platform's clocks have whole seconds and do not agree.
     pub fn seconds_since(self, earlier: Self) -> f64 {
@@ -45,6 +50,11 @@ impl Receipt {
         let header = ce_time.and_then(|bytes| from_rfc3339(std::str::from_utf8(bytes).ok()?));
         let timestamp = || record_timestamp_ms.and_then(from_millis);
         Self(header.or_else(timestamp).unwrap_or(DateTime::UNIX_EPOCH))
+    }
+
+    /// Milliseconds since 1970.
+    pub fn millis(self) -> i64 {
+        self.0.timestamp_millis()
     }
 
     /// The time `days` days before this one.
