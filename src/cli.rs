@@ -37,6 +37,13 @@ pub enum Command {
     /// Receives pushes, stores each in Kafka, answers after the acknowledgement.
     #[command(after_help = INGRESS_EXAMPLES)]
     Ingress,
+    /// Consumes command confirmations, keeps the state of every command.
+    #[command(after_help = COMMAND_STATUS_EXAMPLES)]
+    CommandStatus,
+    /// Consumes upgrade results, keeps the software of every device and the
+    /// progress of every upgrade operation.
+    #[command(after_help = UPGRADE_RESULT_EXAMPLES)]
+    UpgradeResult,
     /// Runs everything over an embedded broker in memory: nothing to install, nothing kept.
     #[command(after_help = DEV_EXAMPLES)]
     Dev,
@@ -87,6 +94,16 @@ Examples:
   northbridge ingress --set kafka.bootstrap_servers=kafka-1:9092,kafka-2:9092
   northbridge ingress --config northbridge.toml --set log.level=debug
   NORTHBRIDGE__AUTH__TOKEN_FILE=/run/secrets/token northbridge ingress";
+
+const COMMAND_STATUS_EXAMPLES: &str = "\
+Examples:
+  northbridge command-status --set kafka.bootstrap_servers=kafka:9092
+  NORTHBRIDGE__STREAMS__INSTANCE=command-status-0 northbridge command-status";
+
+const UPGRADE_RESULT_EXAMPLES: &str = "\
+Examples:
+  northbridge upgrade-result --set kafka.bootstrap_servers=kafka:9092
+  NORTHBRIDGE__STREAMS__INSTANCE=upgrade-result-0 northbridge upgrade-result";
 
 const DEV_EXAMPLES: &str = "\
 Examples:

@@ -24,8 +24,9 @@ pub use error::{ConfigError, Problem};
 pub use options::KafkaOptions;
 pub use secret::{MASK, Secret};
 pub use sections::{
-    Admin, Auth, Basic, ClientAddress, CommandStatusTopic, CompactedTopic, Http, Kafka, Limits,
-    Log, LogFormat, LogLevel, Millis, RetainedTopic, Shutdown, Tls, Topics, Unreadable,
+    Admin, Auth, Basic, ClientAddress, CommandStatusStream, CommandStatusTopic, CompactedTopic,
+    Http, Kafka, Limits, Log, LogFormat, LogLevel, Millis, RetainedTopic, Shutdown, Streams, Tls,
+    Topics, Unreadable, UpgradeResultStream,
 };
 
 /// The settings of the process, each within its bounds and in accord with the others.
@@ -50,6 +51,8 @@ pub struct Settings {
     pub log: Log,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// The two streams.
+    pub streams: Streams,
 }
 
 /// Where settings come from, over the built-in defaults; what stands later wins.

@@ -5,16 +5,20 @@
 
 pub mod admin;
 pub mod embedded;
+pub mod group;
 mod lane;
 pub mod monitor;
 mod murmur2;
 pub mod producer;
+pub mod restore;
 mod statistics;
+pub mod transactions;
 
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
 
@@ -99,6 +103,74 @@ pub fn check(settings: &Settings) -> Result<(), KafkaError> {
     Ok(())
 }
 
+/// The producer of one stream's transactions.
+fn transactional_config(settings: &Settings, transactional_id: &str) -> ClientConfig {
+    let mut config = client_config(settings);
+    // A batch is handed over at once and then waited for: a few milliseconds
+    // make large requests of it.
+    config.set("linger.ms", "2").set("compression.type", "none");
+    with_options(&mut config, settings);
+    config
+        .set("transactional.id", transactional_id)
+        .set(
+            "transaction.timeout.ms",
+            settings.streams.transaction_timeout_ms.0.to_string(),
+        )
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        // A record that is late fails its transaction, and with it the batch.
+        .set(
+            "message.timeout.ms",
+            settings.streams.transaction_timeout_ms.0.to_string(),
+        )
+        .set(
+            "message.max.bytes",
+            topics::max_record_bytes(settings).to_string(),
+        );
+    config
+}
+
+/// The consumer that is a member of a stream's group.
+fn member_config(settings: &Settings, group: &str) -> ClientConfig {
+    let mut config = client_config(settings);
+    with_options(&mut config, settings);
+    config
+        .set("group.id", group)
+        .set(
+            "session.timeout.ms",
+            settings.streams.session_timeout_ms.0.to_string(),
+        )
+        .set(
+            "heartbeat.interval.ms",
+            (settings.streams.session_timeout_ms.0 / 5).to_string(),
+        )
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        // Offsets are committed by the transactions alone.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("statistics.interval.ms", millis(STATISTICS_INTERVAL));
+    if let Some(instance) = &settings.streams.instance {
+        config.set("group.instance.id", instance);
+    }
+    config
+}
+
+/// A consumer that reads partitions by itself, from start to end.
+fn reader_config(settings: &Settings, isolation_level: &str) -> ClientConfig {
+    let mut config = client_config(settings);
+    with_options(&mut config, settings);
+    config
+        .set("group.id", "northbridge-reader")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", isolation_level)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true");
+    config
+}
+
 fn queue_kbytes(settings: &Settings) -> u64 {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let overhead = number(settings.limits.max_in_flight) * topics::RECORD_OVERHEAD_BYTES;
@@ -146,3 +218,5 @@ impl ClientContext for Quiet {
         tracing::debug!(%error, reason, "librdkafka reports an error");
     }
 }
+
+impl ConsumerContext for Quiet {}

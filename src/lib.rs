@@ -12,5 +12,6 @@ pub mod metrics;
 pub mod notification;
 pub mod process;
 pub mod record;
+pub mod streams;
 pub mod topics;
 pub mod topics_command;

@@ -5,7 +5,8 @@ use clap::Parser;
 use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::config::Settings;
 use northbridge::process::{Exit, logging};
-use northbridge::{dev, ingress, kafka, topics_command};
+use northbridge::streams::Process;
+use northbridge::{dev, ingress, kafka, streams, topics_command};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -26,7 +27,11 @@ fn main() {
 fn run(cli: &Cli) -> Exit {
     let defaults = match cli.command {
         Command::Dev => dev::defaults(),
-        Command::Ingress | Command::Topics(_) | Command::Config(_) => Settings::default(),
+        Command::Ingress
+        | Command::CommandStatus
+        | Command::UpgradeResult
+        | Command::Topics(_)
+        | Command::Config(_) => Settings::default(),
     };
     let settings = match Settings::load_over(&defaults, &cli.settings.sources()) {
         Ok(settings) => settings,
@@ -51,6 +56,8 @@ fn run(cli: &Cli) -> Exit {
         Command::Topics(TopicsCommand::Create) => on_runtime(topics_command::create(&settings)),
         Command::Topics(TopicsCommand::Verify) => on_runtime(topics_command::verify(&settings)),
         Command::Ingress => on_runtime(ingress::run(&settings)),
+        Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
+        Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),
         Command::Dev => on_runtime(dev::run(settings)),
     };
     ended.unwrap_or_else(|error| {

@@ -4,7 +4,10 @@
 //! closed: never a device id, a request id, a path or free text. Metrics of a
 //! component are there from the first scrape, at zero.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -128,9 +131,13 @@ impl Metrics {
     }
 
     fn latencies(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.histograms(name, help, labels, LATENCY_SECONDS)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let options = HistogramOpts {
             common_opts: opts(name, help),
-            buckets: LATENCY_SECONDS.to_vec(),
+            buckets: buckets.to_vec(),
         };
         self.add_new(HistogramVec::new(options, labels))
     }
@@ -504,6 +511,341 @@ impl KafkaClientMetrics {
         new.sent_messages.with_label_values(&[client]);
         new.brokers_connected.with_label_values(&[client]);
         new
+    }
+}
+
+/// What one stream counts. Of several streams in a process, each registers
+/// itself on the same families.
+#[derive(Debug)]
+pub struct StreamMetrics {
+    stream: &'static str,
+    records: IntCounterVec,
+    lag: IntGaugeVec,
+    event_age: GaugeVec,
+    transactions: IntCounterVec,
+    entries: IntGaugeVec,
+    max_entries_passed: IntGaugeVec,
+    bytes: IntGaugeVec,
+    restore_seconds: GaugeVec,
+    restored_records: IntCounterVec,
+    restored_before: AtomicU64,
+    positions: Mutex<BTreeMap<i32, i64>>,
+    commands: Option<CommandMetrics>,
+    upgrades: Option<IntCounterVec>,
+}
+
+#[derive(Debug)]
+struct CommandMetrics {
+    open: IntGaugeVec,
+    overdue: IntGauge,
+    transitions: HistogramVec,
+    next_overdue_line: Mutex<Instant>,
+}
+
+/// The families that all streams of a process share.
+#[derive(Debug, Clone)]
+pub struct StreamFamilies {
+    metrics: Metrics,
+    records: IntCounterVec,
+    lag: IntGaugeVec,
+    event_age: GaugeVec,
+    transactions: IntCounterVec,
+    entries: IntGaugeVec,
+    max_entries_passed: IntGaugeVec,
+    bytes: IntGaugeVec,
+    restore_seconds: GaugeVec,
+    restored_records: IntCounterVec,
+}
+
+/// How long steps of a command take, in seconds: from moments to a week.
+const TRANSITION_SECONDS: &[f64] = &[
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 604_800.0,
+];
+
+/// At most this often a log line tells of overdue commands.
+const OVERDUE_LINE: Duration = Duration::from_secs(60);
+
+impl StreamFamilies {
+    /// Registers them.
+    pub fn register(metrics: &Metrics) -> Self {
+        let by_stream = ["stream"];
+        Self {
+            metrics: metrics.clone(),
+            records: metrics.counters(
+                "stream_records_total",
+                "Records whose transaction was committed: applied, or dead letters.",
+                &["stream", "result"],
+            ),
+            lag: metrics.gauges(
+                "stream_lag_records",
+                "Records of a partition that are not processed yet.",
+                &["stream", "partition"],
+            ),
+            event_age: metrics.float_gauges(
+                "stream_event_age_seconds",
+                "The age, since it was received, of the record that was processed last.",
+                &by_stream,
+            ),
+            transactions: metrics.counters(
+                "stream_transactions_total",
+                "Transactions, by result.",
+                &["stream", "result"],
+            ),
+            entries: metrics.gauges("stream_state_entries", "States in memory.", &by_stream),
+            max_entries_passed: metrics.gauges(
+                "stream_state_max_entries_passed",
+                "1 while there are more states in memory than max_entries.",
+                &by_stream,
+            ),
+            bytes: metrics.gauges(
+                "stream_state_bytes",
+                "Bytes of the keys and values of the states in memory.",
+                &by_stream,
+            ),
+            restore_seconds: metrics.float_gauges(
+                "stream_restore_seconds",
+                "How long the last restore of states took.",
+                &by_stream,
+            ),
+            restored_records: metrics.counters(
+                "stream_restored_records_total",
+                "Records of the state topic that were read to restore states.",
+                &by_stream,
+            ),
+        }
+    }
+
+    /// The metrics of one stream, at zero.
+    pub fn stream(&self, stream: &'static str) -> StreamMetrics {
+        for result in ["applied", "dead_lettered"] {
+            self.records.with_label_values(&[stream, result]);
+        }
+        for result in ["committed", "aborted"] {
+            self.transactions.with_label_values(&[stream, result]);
+        }
+        self.event_age.with_label_values(&[stream]);
+        self.restored_records.with_label_values(&[stream]);
+        self.restore_seconds.with_label_values(&[stream]);
+        for gauge in [&self.entries, &self.max_entries_passed, &self.bytes] {
+            gauge.with_label_values(&[stream]);
+        }
+        StreamMetrics {
+            stream,
+            records: self.records.clone(),
+            lag: self.lag.clone(),
+            event_age: self.event_age.clone(),
+            transactions: self.transactions.clone(),
+            entries: self.entries.clone(),
+            max_entries_passed: self.max_entries_passed.clone(),
+            bytes: self.bytes.clone(),
+            restore_seconds: self.restore_seconds.clone(),
+            restored_records: self.restored_records.clone(),
+            restored_before: AtomicU64::new(0),
+            positions: Mutex::new(BTreeMap::new()),
+            commands: None,
+            upgrades: None,
+        }
+    }
+
+    /// The same with what only commands have.
+    pub fn commands(&self, stream: &'static str) -> StreamMetrics {
+        let open = self.metrics.gauges(
+            "commands_open",
+            "Commands that are not executed yet, by how far they are.",
+            &["status"],
+        );
+        let transitions = self.metrics.histograms(
+            "command_transition_seconds",
+            "How long commands took from one status to the next, by the platform's clock.",
+            &["from", "to"],
+            TRANSITION_SECONDS,
+        );
+        for status in ["sent", "delivered"] {
+            open.with_label_values(&[status]);
+        }
+        for (from, to) in [
+            ("sent", "delivered"),
+            ("delivered", "executed"),
+            ("sent", "executed"),
+        ] {
+            transitions.with_label_values(&[from, to]);
+        }
+        self.records.with_label_values(&[stream, "unknown_status"]);
+        let overdue = self.metrics.gauge(
+            "commands_overdue",
+            "Open commands older than streams.command_status.overdue_after_s.",
+        );
+        let commands = CommandMetrics {
+            open,
+            overdue,
+            transitions,
+            next_overdue_line: Mutex::new(Instant::now()),
+        };
+        StreamMetrics {
+            commands: Some(commands),
+            ..self.stream(stream)
+        }
+    }
+
+    /// The same with what only upgrade results have.
+    pub fn upgrades(&self, stream: &'static str) -> StreamMetrics {
+        let upgrades = self.metrics.counters(
+            "upgrades_total",
+            "Attempts at an upgrade that were not seen before, by result.",
+            &["result"],
+        );
+        for result in ["SUCCESS", "FAIL"] {
+            upgrades.with_label_values(&[result]);
+        }
+        StreamMetrics {
+            upgrades: Some(upgrades),
+            ..self.stream(stream)
+        }
+    }
+}
+
+impl StreamMetrics {
+    /// A transaction was committed, with so many records of each kind.
+    pub fn committed(&self, applied: usize, dead_lettered: usize) {
+        self.transactions
+            .with_label_values(&[self.stream, "committed"])
+            .inc();
+        for (result, count) in [("applied", applied), ("dead_lettered", dead_lettered)] {
+            let counter = self.records.with_label_values(&[self.stream, result]);
+            counter.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// A transaction was aborted.
+    pub fn aborted(&self) {
+        self.transactions
+            .with_label_values(&[self.stream, "aborted"])
+            .inc();
+    }
+
+    /// A committed confirmation was outside the three statuses.
+    pub fn unknown_status(&self) {
+        self.records
+            .with_label_values(&[self.stream, "unknown_status"])
+            .inc();
+    }
+
+    /// A step of a command of which both times are known now.
+    pub fn transition(&self, from: &'static str, to: &'static str, seconds: f64) {
+        if let Some(commands) = &self.commands {
+            commands
+                .transitions
+                .with_label_values(&[from, to])
+                .observe(seconds);
+        }
+    }
+
+    /// An attempt at an upgrade that was not seen before.
+    pub fn upgrade(&self, result: &'static str) {
+        if let Some(upgrades) = &self.upgrades {
+            upgrades.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// The age of the record that was processed last.
+    pub fn event_age(&self, age: Duration) {
+        self.event_age
+            .with_label_values(&[self.stream])
+            .set(age.as_secs_f64());
+    }
+
+    /// A partition is processed up to `next`, and ends at `end`.
+    pub fn progress(&self, partition: i32, next: i64, end: Option<i64>) {
+        self.positions().insert(partition, next);
+        if let Some(end) = end {
+            self.end(partition, end);
+        }
+    }
+
+    /// A partition ends at `end` now.
+    pub fn end(&self, partition: i32, end: i64) {
+        let Some(next) = self.positions().get(&partition).copied() else {
+            return;
+        };
+        let labels = [self.stream, &partition.to_string()];
+        self.lag.with_label_values(&labels).set((end - next).max(0));
+    }
+
+    /// A partition belongs to another instance now.
+    pub fn forget(&self, partition: i32) {
+        self.positions().remove(&partition);
+        // It is there only once a lag was shown.
+        let _ = self
+            .lag
+            .remove_label_values(&[self.stream, &partition.to_string()]);
+    }
+
+    /// So many records of a restore are read.
+    pub fn restoring(&self, read: u64) {
+        let before = self.restored_before.swap(read, Ordering::Relaxed);
+        let counter = self.restored_records.with_label_values(&[self.stream]);
+        counter.inc_by(read.checked_sub(before).unwrap_or(read));
+    }
+
+    /// A restore is complete.
+    pub fn restored(&self, took: Duration) {
+        self.restored_before.store(0, Ordering::Relaxed);
+        self.restore_seconds
+            .with_label_values(&[self.stream])
+            .set(took.as_secs_f64());
+    }
+
+    /// The states in memory.
+    pub fn state(&self, entries: usize, bytes: usize, max_entries: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.entries
+            .with_label_values(&[self.stream])
+            .set(number(entries));
+        self.bytes
+            .with_label_values(&[self.stream])
+            .set(number(bytes));
+        let gauge = self.max_entries_passed.with_label_values(&[self.stream]);
+        let passed = i64::from(entries > max_entries);
+        if passed > gauge.get() {
+            tracing::warn!(
+                stream = self.stream,
+                entries,
+                max_entries,
+                "more states in memory than max_entries; nothing is dropped, but memory grows"
+            );
+        }
+        gauge.set(passed);
+    }
+
+    /// The commands that are open, and those of them that are overdue.
+    pub fn open(&self, sent: i64, delivered: i64, overdue: i64) {
+        let Some(commands) = &self.commands else {
+            return;
+        };
+        commands.open.with_label_values(&["sent"]).set(sent);
+        commands
+            .open
+            .with_label_values(&["delivered"])
+            .set(delivered);
+        commands.overdue.set(overdue);
+        let mut next = commands
+            .next_overdue_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if overdue > 0 && Instant::now() >= *next {
+            *next = Instant::now() + OVERDUE_LINE;
+            tracing::warn!(
+                stream = self.stream,
+                commands = overdue,
+                "commands are overdue"
+            );
+        }
+    }
+
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

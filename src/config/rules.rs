@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::error::Problem;
 use super::schema::{self, Origins};
 use super::secret::MASK;
-use super::{Auth, ClientAddress, Http, Settings, Tls, Topics, options};
+use super::{Auth, ClientAddress, Http, Settings, Streams, Tls, Topics, options};
 
 /// Numbers with bounds of their own: key, least, most, and why. All others are at least 1
 /// and fit into 32 bits.
@@ -28,6 +28,20 @@ const BOUNDS: &[(&str, u64, u64, &str)] = &[
     ("topics.replication_factor", 1, 32_767, ""),
     ("topics.min_insync_replicas", 1, 32_767, ""),
     ("shutdown.announce_ms", 0, LARGEST, ""),
+    ("streams.max_batch_records", 1, 100_000, ""),
+    ("streams.max_batch_wait_ms", 1, 10_000, ""),
+    (
+        "streams.transaction_timeout_ms",
+        10_000,
+        900_000,
+        ", the range that brokers take by default",
+    ),
+    (
+        "streams.session_timeout_ms",
+        6_000,
+        1_800_000,
+        ", the range that brokers take by default",
+    ),
 ];
 
 const LARGEST: u64 = 0xffff_ffff;
@@ -72,6 +86,7 @@ pub(super) fn broken(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     check.replicas(&settings.topics);
     check.topic_names(&settings.topics);
     check.listeners(settings.http.listen, settings.admin.listen);
+    check.instance(&settings.streams);
     check.problems
 }
 
@@ -91,6 +106,20 @@ impl Check<'_> {
                 rule: rule.to_owned(),
             });
         }
+    }
+
+    /// Both become part of a transactional id and of a group's name.
+    fn instance(&mut self, streams: &Streams) {
+        let legal = |text: &str| {
+            text.len() <= 128
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        let rule = "may hold letters, digits, '.', '_' and '-' only, at most 128";
+        let instance = streams.instance.as_deref().unwrap_or_default();
+        self.require(legal(instance), "streams.instance", rule);
+        self.require(legal(&streams.group_prefix), "streams.group_prefix", rule);
     }
 
     fn paths(&mut self, http: &Http, auth: &Auth) {

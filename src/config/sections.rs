@@ -250,6 +250,48 @@ pub enum LogLevel {
     Trace,
 }
 
+/// The two streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Streams {
+    /// This instance's lasting name, among the instances of one stream: it makes its
+    /// membership in the group static and names its transactions. Without one, the
+    /// host's name names its transactions, and it joins and leaves the group.
+    pub instance: Option<String>,
+    /// What the names of the consumer groups and transactions start with.
+    pub group_prefix: String,
+    /// The most records of one transaction.
+    pub max_batch_records: usize,
+    /// How long a transaction waits for more records after its first one.
+    pub max_batch_wait_ms: Millis,
+    /// How long a transaction may take before the brokers abort it.
+    pub transaction_timeout_ms: Millis,
+    /// How long an instance may be silent before others take over its partitions.
+    pub session_timeout_ms: Millis,
+    /// The stream of command confirmations.
+    pub command_status: CommandStatusStream,
+    /// The stream of upgrade results.
+    pub upgrade_result: UpgradeResultStream,
+}
+
+/// What is peculiar to the stream of command confirmations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandStatusStream {
+    /// After how many seconds without being executed a command is overdue.
+    pub overdue_after_s: u64,
+    /// Above so many commands in memory, a warning and a metric say so.
+    pub max_entries: usize,
+}
+
+/// What is peculiar to the stream of upgrade results.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeResultStream {
+    /// Above so many devices, or operations, in memory, a warning and a metric say so.
+    pub max_entries: usize,
+}
+
 /// How the process ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -382,6 +424,26 @@ impl Default for Log {
         Self {
             format: LogFormat::Auto,
             level: LogLevel::Info,
+        }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            instance: None,
+            group_prefix: "northbridge.".to_owned(),
+            max_batch_records: 2_000,
+            max_batch_wait_ms: Millis(50),
+            transaction_timeout_ms: Millis(30_000),
+            session_timeout_ms: Millis(15_000),
+            command_status: CommandStatusStream {
+                overdue_after_s: 3_600,
+                max_entries: 5_000_000,
+            },
+            upgrade_result: UpgradeResultStream {
+                max_entries: 5_000_000,
+            },
         }
     }
 }

@@ -11,3 +11,4 @@ mod support;
 
 mod cluster;
 mod ingress;
+mod streams;

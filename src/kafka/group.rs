@@ -1,0 +1,227 @@
+//! Membership in a stream's consumer group.
+//!
+//! Rebalances happen only inside [`Member::poll`]. Partitions that come are
+//! paused until their state was restored; what came and went is told after the
+//! poll, and applied outside it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
+};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+
+use super::member_config;
+use super::statistics::ClientStatistics;
+use crate::config::Settings;
+use crate::metrics::KafkaClientMetrics;
+
+/// How long a question to the cluster may take.
+const ASK: Duration = Duration::from_secs(5);
+
+/// One member of a group that consumes one topic.
+pub struct Member {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+}
+
+/// What a rebalance did to the partitions of the topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// These came, paused.
+    Came(Vec<i32>),
+    /// These went.
+    Went(Vec<i32>),
+}
+
+impl Member {
+    /// Joins the group as soon as there is a cluster.
+    ///
+    /// # Errors
+    ///
+    /// Where librdkafka does not accept an option.
+    pub fn join(
+        settings: &Settings,
+        group: &str,
+        topic: &str,
+        client: &'static str,
+        metrics: KafkaClientMetrics,
+    ) -> Result<Self, KafkaError> {
+        let context = Context {
+            moved: Mutex::new(Vec::new()),
+            ends: Mutex::new(HashMap::new()),
+            topic: topic.to_owned(),
+            statistics: ClientStatistics::new(client, metrics),
+        };
+        let consumer: BaseConsumer<Context> =
+            member_config(settings, group).create_with_context(context)?;
+        consumer.subscribe(&[topic])?;
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+        })
+    }
+
+    /// The next record, if one comes in time.
+    ///
+    /// # Errors
+    ///
+    /// Only those that end the membership; what passes is logged here.
+    pub fn poll(&self, within: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+        match self.consumer.poll(within) {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(Some(message)),
+            Some(Err(error)) if ends_membership(&error) => Err(error),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a poll failed");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What rebalances did since the last call, in their order.
+    pub fn moved(&self) -> Vec<Moved> {
+        std::mem::take(&mut *lock(&self.consumer.context().moved))
+    }
+
+    /// Waits until the offsets of partitions are settled: no transaction on
+    /// them is open. So long, a predecessor's last commit may still be on its way.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not settled in time, or the cluster does not answer.
+    pub fn await_settled(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        // A read_committed member asks for stable offsets (KIP-447), and the
+        // brokers refuse while there are none.
+        self.consumer
+            .committed_offsets(self.list(partitions), ASK)
+            .map(drop)
+    }
+
+    /// Lets records of these partitions come.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not this member's.
+    pub fn resume(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        self.consumer.resume(&self.list(partitions))
+    }
+
+    /// This member's proof of membership, for a transaction's offsets.
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer.group_metadata()
+    }
+
+    /// The offsets to commit: the next one of each partition.
+    ///
+    /// # Errors
+    ///
+    /// Where an offset is none.
+    pub fn offsets(
+        &self,
+        next: impl IntoIterator<Item = (i32, i64)>,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in next {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        }
+        Ok(list)
+    }
+
+    /// The end of a partition for this reader, as librdkafka last saw it.
+    pub fn end_of(&self, partition: i32) -> Option<i64> {
+        lock(&self.consumer.context().ends).get(&partition).copied()
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        list
+    }
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Fenced by another member with the same instance name, or fatal otherwise.
+fn ends_membership(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId)
+        )
+}
+
+struct Context {
+    moved: Mutex<Vec<Moved>>,
+    ends: Mutex<HashMap<i32, i64>>,
+    topic: String,
+    statistics: ClientStatistics,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.statistics.record(&statistics);
+        if let Some(topic) = statistics.topics.get(&self.topic) {
+            let mut ends = lock(&self.ends);
+            for partition in topic
+                .partitions
+                .values()
+                .filter(|known| known.ls_offset >= 0)
+            {
+                ends.insert(partition.partition, partition.ls_offset);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka reports an error");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            lock(&self.moved).push(Moved::Went(partitions(list)));
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance
+            && list.count() > 0
+        {
+            // Not one record before the state is restored.
+            if let Err(error) = consumer.pause(list) {
+                tracing::warn!(%error, "new partitions could not be paused");
+            }
+            lock(&self.moved).push(Moved::Came(partitions(list)));
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements()
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
