@@ -3,6 +3,8 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use crate::certificates::Certificates;
 use crate::pushes::{
@@ -148,6 +150,8 @@ fn a_proxy_header_may_come_in_pieces() {
     let header = v4("192.0.2.1");
     for piece in header.chunks(7) {
         connection.write(piece);
+        // Nothing tells when a piece was read; together they would be no pieces.
+        thread::sleep(Duration::from_millis(20));
     }
     connection.write(request_bytes(PATH, &[]));
     assert_eq!(connection.read_response().status, 200);
