@@ -10,6 +10,10 @@ use http::uri::PathAndQuery;
 /// The segment of a configured path that stands for the secret token.
 pub const TOKEN_SEGMENT: &str = "{token}";
 
+/// The same in a path's name: braces are no part of a URI reference (RFC 3986),
+/// which the name is where it becomes an event's `ce_source`.
+const TOKEN_IN_NAME: &str = "%7Btoken%7D";
+
 /// The paths the listener answers on.
 ///
 /// A trailing slash makes no difference, and percent-encoding is compared as
@@ -25,7 +29,7 @@ pub struct Paths {
 /// A configured path that a request asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PathMatch<'paths, 'request> {
-    /// The path as configured, with `{token}` in the place of the secret:
+    /// The path as configured, with `%7Btoken%7D` in the place of the secret:
     /// stable over instances and rotations, and safe to store and to log.
     pub name: &'paths Arc<str>,
     /// What stands in the place of `{token}`, percent-encoded as it came;
@@ -127,7 +131,7 @@ impl ConfiguredPath {
         }
         let shape = Shape::parse(without_trailing_slash(path))
             .ok_or_else(|| PathError::MisplacedToken { path: path.into() })?;
-        let name = path.into();
+        let name = path.replace(TOKEN_SEGMENT, TOKEN_IN_NAME).into();
         Ok(Self { name, shape })
     }
 
@@ -255,7 +259,7 @@ mod tests {
             let path = format!("/push/{token}/x");
             let found = paths.find(&path).unwrap();
             prop_assert_eq!(found.token, Some(token.as_str()));
-            prop_assert_eq!(&**found.name, "/push/{token}/x");
+            prop_assert_eq!(&**found.name, "/push/%7Btoken%7D/x");
         }
     }
 }

@@ -90,14 +90,20 @@ fn a_push_that_waits_while_every_broker_is_away_is_answered_200_when_they_are_ba
 fn a_push_that_arrived_whole_is_stored_and_counted_when_its_client_is_gone() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.round_trip(Duration::from_secs(1));
-    let mut connection = RawConnection::open(northbridge.address());
-    connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
-    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
-    drop(connection);
+    let mut closes = RawConnection::open(northbridge.address());
+    // With an answer that it has not read, a client's close is a reset, which the server
+    // sees at once.
+    let mut resets = RawConnection::open(northbridge.address());
+    resets.write_post(PATH, &[], message_confirm("r-0", "d", "sent"));
     northbridge.wait_for_outcome("stored", 1);
+    mock.round_trip(Duration::from_secs(1));
+    closes.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
+    resets.write_post(PATH, &[], message_confirm("r-2", "d", "sent"));
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 2.0);
+    drop((closes, resets));
+    northbridge.wait_for_outcome("stored", 3);
     mock.round_trip(Duration::ZERO);
-    assert_eq!(mock.records(TOPIC).len(), 1);
+    assert_eq!(mock.records(TOPIC).len(), 3);
 }
 
 #[test]
