@@ -248,12 +248,22 @@ impl Shared {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ended = connection => {}
-            // Requests in progress take what they take; neither a head that
-            // never comes nor a peer that does not read may hold up the end.
             _expired = activity.expired(), if reason == "drained" => {}
-            () = tokio::time::sleep(WRITE_TIMEOUT), if reason != "drained" => {}
+            () = self.left_alone(&activity) => {}
         }
         reason
+    }
+
+    /// Resolves when a connection that was asked to end has no request in
+    /// progress and still has not ended: requests take what they take, but a
+    /// peer that ignores HTTP/2's GOAWAY must not hold up the end.
+    async fn left_alone(&self, activity: &Activity) {
+        loop {
+            tokio::time::sleep(self.header_timeout).await;
+            if !activity.is_busy() {
+                return;
+            }
+        }
     }
 
     /// Resolves when a connection is to be drained. hyper closes at once what
