@@ -13,6 +13,7 @@ mod statistics;
 
 use std::time::Duration;
 
+use rdkafka::admin::AdminClient;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, ClientContext};
@@ -82,6 +83,20 @@ fn producer_config(settings: &Settings) -> ClientConfig {
             queue_kbytes(settings).to_string(),
         );
     config
+}
+
+/// What is wrong where librdkafka makes no client of the settings.
+pub const NOT_TAKEN: &str = "librdkafka does not take the settings in kafka.options together";
+
+/// Whether librdkafka makes a client of the settings, which may contradict each
+/// other or name files that cannot be read. Connects to nothing.
+///
+/// # Errors
+///
+/// What librdkafka says about them.
+pub fn check(settings: &Settings) -> Result<(), KafkaError> {
+    let _client: AdminClient<Quiet> = producer_config(settings).create_with_context(Quiet)?;
+    Ok(())
 }
 
 fn queue_kbytes(settings: &Settings) -> u64 {

@@ -263,10 +263,11 @@ fn option(name: &str, value: &Json) -> Result<(), String> {
     if let Some(rule) = options::forbidden(name) {
         return Err(rule);
     }
-    match value.as_str() {
-        Some(text) if options::is_secret(name) => secret(text),
-        Some(_) | None => Ok(()),
+    let text = value.as_str().unwrap_or_default();
+    if options::is_secret(name) {
+        secret(text)?;
     }
+    options::refused(name, text).map_or(Ok(()), Err)
 }
 
 fn path_fault(path: &str) -> Option<&'static str> {
