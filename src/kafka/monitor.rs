@@ -22,6 +22,9 @@ const PACE: Duration = Duration::from_secs(1);
 const HURRY: Duration = Duration::from_millis(250);
 /// How long a question may take.
 const ASK: Duration = Duration::from_secs(2);
+/// How long the one about the topics' settings may take. A cluster that does
+/// not show them may never answer it, and readiness waits for the first.
+const ASK_SETTINGS: Duration = Duration::from_secs(1);
 /// How often fit topics are looked at again.
 const SURVEY: Duration = Duration::from_secs(60);
 /// How often topics that are not fit, or could not be looked at, are.
@@ -100,20 +103,50 @@ struct Seen {
     takes_records: Vec<bool>,
 }
 
+/// What a look at the cluster has shown, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Every partition can take records.
+    Well,
+    /// Some cannot.
+    Unwell,
+    /// Some topics do not exist.
+    Missing,
+    /// No broker answered.
+    Silent,
+}
+
+impl Sight {
+    fn of(topics: &[Seen]) -> Self {
+        if topics.iter().any(|topic| topic.takes_records.is_empty()) {
+            Self::Missing
+        } else if topics
+            .iter()
+            .all(|topic| topic.takes_records.iter().all(|takes| *takes))
+        {
+            Self::Well
+        } else {
+            Self::Unwell
+        }
+    }
+}
+
 impl Watch {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             if self.producer.is_fatal() {
                 self.replace();
             }
-            let well = self.observe();
-            if well {
+            let sight = self.observe();
+            self.judge(sight);
+            if sight == Sight::Well {
                 self.keep_warm();
-                if Instant::now() >= self.next_survey {
-                    self.survey();
-                }
             }
-            std::thread::sleep(if well { PACE } else { HURRY });
+            // Also of a cluster that is not well: the reason may be in the topics.
+            if sight != Sight::Silent && Instant::now() >= self.next_survey {
+                self.survey();
+            }
+            std::thread::sleep(if sight == Sight::Well { PACE } else { HURRY });
         }
     }
 
@@ -127,23 +160,17 @@ impl Watch {
         }
     }
 
-    /// Asks which partitions can take records. Whether all can.
-    fn observe(&mut self) -> bool {
-        let asked = self.ask();
-        let answered = asked.is_ok();
-        let well = match asked {
+    /// Asks which partitions can take records, and tells the producer.
+    fn observe(&mut self) -> Sight {
+        let sight = match self.ask() {
             Ok(seen) => {
-                let well = seen.iter().all(|topic| {
-                    !topic.takes_records.is_empty()
-                        && topic.takes_records.iter().all(|takes| *takes)
-                });
-                for topic in seen {
+                for topic in &seen {
                     if topic.takes_records.is_empty() {
                         self.producer.not_seen(topic.topic);
                     }
                     self.producer.seen(topic.topic, &topic.takes_records);
                 }
-                well
+                Sight::of(&seen)
             }
             Err(error) => {
                 for topic in Topic::INGRESS {
@@ -152,15 +179,15 @@ impl Watch {
                 if self.answering != Some(false) {
                     tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
                 }
-                false
+                Sight::Silent
             }
         };
+        let answered = sight != Sight::Silent;
         if answered && self.answering == Some(false) {
             tracing::info!("Kafka answers again");
         }
         self.answering = Some(answered);
-        self.judge(answered, well);
-        well
+        sight
     }
 
     fn ask(&self) -> Result<Vec<Seen>, rdkafka::error::KafkaError> {
@@ -193,15 +220,11 @@ impl Watch {
     /// Ready for the first time only when all is well. Then it takes a whole
     /// outage, older than the answer's deadline, to end that: while some
     /// partition still takes records, refusing connections would lose more.
-    fn judge(&self, answered: bool, well: bool) {
+    fn judge(&self, sight: Sight) {
         self.producer.longest_silence();
         let shortest = self.producer.shortest_silence();
-        if well {
-            self.kafka.set(
-                true,
-                "every partition has a leader and enough replicas in sync",
-            );
-        } else if shortest >= self.answer_deadline {
+        let is_away = matches!(sight, Sight::Unwell | Sight::Silent);
+        if is_away && shortest >= self.answer_deadline {
             let why = format!(
                 "no partition has taken records for {} s",
                 shortest.as_secs()
@@ -209,11 +232,20 @@ impl Watch {
             if self.kafka.set(false, &why) {
                 tracing::warn!("Kafka is known to be down; pushes are refused at once");
             }
-        } else if !answered {
-            self.kafka.explain("no broker answers just now");
-        } else {
-            self.kafka
-                .explain("some partitions have no leader or too few replicas in sync");
+            return;
+        }
+        match sight {
+            Sight::Well => {
+                self.kafka.set(
+                    true,
+                    "every partition has a leader and enough replicas in sync",
+                );
+            }
+            Sight::Unwell => self
+                .kafka
+                .explain("some partitions have no leader or too few replicas in sync"),
+            Sight::Missing => self.kafka.explain("some topics do not exist"),
+            Sight::Silent => self.kafka.explain("no broker answers just now"),
         }
     }
 
@@ -256,7 +288,7 @@ impl Watch {
     fn survey(&mut self) {
         let survey = self
             .runtime
-            .block_on(self.admin.survey(self.producer.plans()));
+            .block_on(self.admin.survey(self.producer.plans(), ASK_SETTINGS));
         self.next_survey = Instant::now() + SURVEY_SOON;
         let survey = match survey {
             Ok(survey) => survey,
