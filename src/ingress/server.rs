@@ -10,7 +10,7 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
@@ -21,6 +21,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG_TAKEOVER: Duration = Duration::from_secs(1);
 /// No new connection for so long means that the backlog is empty.
 const BACKLOG_QUIET: Duration = Duration::from_millis(50);
+/// How long a connection that has asked for nothing yet is left open for its
+/// first request when the others are drained.
+const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 /// What one HTTP/2 stream may send ahead of what was read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What one HTTP/2 connection may send ahead of what was read, in bytes.
@@ -172,9 +176,9 @@ impl Shared {
         listener: &TcpListener,
         connections: &Arc<Semaphore>,
     ) {
-        let end = tokio::time::Instant::now() + BACKLOG_TAKEOVER;
+        let end = Instant::now() + BACKLOG_TAKEOVER;
         while let Ok(permit) = Arc::clone(connections).try_acquire_owned() {
-            let quiet = end.min(tokio::time::Instant::now() + BACKLOG_QUIET);
+            let quiet = end.min(Instant::now() + BACKLOG_QUIET);
             match tokio::time::timeout_at(quiet, listener.accept()).await {
                 Ok(Ok((stream, peer))) => self.start(stream, peer, permit),
                 Ok(Err(_)) | Err(_) => return,
@@ -220,7 +224,9 @@ impl Shared {
     {
         let activity = Activity::new(self.idle);
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let asked = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
             let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
             async move {
                 let answer = handler.answer(request, client).await;
@@ -229,24 +235,35 @@ impl Shared {
             }
         });
         let mut connection = pin!(self.http.serve_connection(stream, service));
+        let mut drained = pin!(self.drained(&asked));
         let mut reason = "done";
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
                     return if ended.is_err() && reason == "done" { "error" } else { reason };
                 }
-                expired = activity.expired(), if reason == "done" => {
+                // Also while it drains: a head that never comes must not hold up the end.
+                expired = activity.expired(), if matches!(reason, "done" | "drained") => {
                     reason = expired.as_str();
                     if expired != Expired::KeepAlive {
                         return reason;
                     }
                     connection.as_mut().graceful_shutdown();
                 }
-                () = self.drain.cancelled(), if reason == "done" => {
+                () = drained.as_mut(), if reason == "done" => {
                     reason = "drained";
                     connection.as_mut().graceful_shutdown();
                 }
             }
+        }
+    }
+
+    /// Resolves when a connection is to be drained. hyper closes at once what
+    /// has not sent a byte yet, and the first request may be on its way.
+    async fn drained(&self, asked: &AtomicBool) {
+        self.drain.cancelled().await;
+        if !asked.load(Ordering::Relaxed) {
+            tokio::time::sleep(NEWCOMER_GRACE).await;
         }
     }
 }
