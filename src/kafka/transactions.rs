@@ -15,6 +15,8 @@ use crate::config::Settings;
 
 /// How long one call into librdkafka may take before it is made again.
 const CALL: Duration = Duration::from_secs(5);
+/// The same for an abort: it is made again as soon as there are reports to fetch.
+const ABORT_CALL: Duration = Duration::from_millis(200);
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -151,7 +153,13 @@ impl Transactions {
     ///
     /// Only [`TransactionError::Fatal`].
     pub fn abort(&self) -> Result<(), TransactionError> {
-        let aborted = until_settled(|| self.producer.abort_transaction(CALL), || true);
+        // librdkafka waits for the reports of the records that it drops, but
+        // whoever aborts must fetch them; the commit does so by itself.
+        let call = || {
+            self.producer.poll(Duration::ZERO);
+            self.producer.abort_transaction(ABORT_CALL)
+        };
+        let aborted = until_settled(call, || true);
         aborted.map_err(|error| match error {
             TransactionError::Abort(error) | TransactionError::Fatal(error) => {
                 TransactionError::Fatal(error)
