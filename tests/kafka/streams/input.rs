@@ -1,10 +1,14 @@
 //! Random pushes as the streams must survive them: out of order, repeated,
 //! incomplete, odd, and some that can never be applied.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use super::topics::Topics;
 use crate::support::records::NewRecord;
 
 /// The header of a record that can never be applied: the reason to be found in
@@ -190,4 +194,26 @@ impl Input {
     fn pick(&mut self, choices: &[Value]) -> Value {
         self.random.choice(choices).unwrap().clone()
     }
+}
+
+/// Writes to both inputs as long as `act` takes.
+pub(super) fn under_load<R>(topics: &Topics, input: &mut Input, act: impl FnOnce() -> R) -> R {
+    /// Ends the load also where `act` panics.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                topics.write("command-status", &input.commands(20));
+                topics.write("upgrade-result", &input.upgrades(20));
+            }
+        });
+        let _stop = Stop(&stop);
+        act()
+    })
 }

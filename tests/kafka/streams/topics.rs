@@ -20,6 +20,15 @@ const GROUPS: [(&str, &str); 3] = [
     ("upgrade-operation", "upgrade-delta"),
 ];
 
+/// What the streams write to.
+const OUTPUTS: [&str; 5] = [
+    "command-state",
+    "device-software",
+    "upgrade-delta",
+    "upgrade-operation",
+    "dead-letter",
+];
+
 /// The topics of one test.
 #[derive(Debug)]
 pub(super) struct Topics {
@@ -112,6 +121,7 @@ impl Topics {
         let give_up = Instant::now() + patience;
         // In this order: once the first stage is through, no deltas follow.
         for (group, topic) in GROUPS {
+            self.await_no_open_transaction(topic, give_up);
             let mut next = BTreeMap::new();
             for record in self.read(topic) {
                 next.insert(record.partition, record.offset + 1);
@@ -127,6 +137,26 @@ impl Topics {
                 );
                 thread::sleep(Duration::from_millis(200));
             }
+        }
+        for topic in OUTPUTS {
+            self.await_no_open_transaction(topic, give_up);
+        }
+    }
+
+    /// A transaction is committed before its markers are in every partition.
+    fn await_no_open_transaction(&self, topic: &str, give_up: Instant) {
+        let ends = |isolation: &str| -> Vec<i64> {
+            let consumer: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &self.bootstrap)
+                .set("isolation.level", isolation)
+                .create()
+                .unwrap();
+            let end = |partition| consumer.fetch_watermarks(&self.name(topic), partition, PATIENCE);
+            (0..6).map(|partition| end(partition).unwrap().1).collect()
+        };
+        while ends("read_committed") != ends("read_uncommitted") {
+            assert!(Instant::now() < give_up, "a transaction on {topic} is open");
+            thread::sleep(Duration::from_millis(200));
         }
     }
 
