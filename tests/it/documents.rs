@@ -1,0 +1,334 @@
+//! The documents and specifications say what the program does and what the
+//! tests send.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::northbridge::Northbridge;
+use crate::support::{eventually, http};
+
+/// Names, each with its type and its labels.
+type Table = BTreeMap<String, (String, BTreeSet<String>)>;
+
+const UPGRADE_WITH_DRIFT: &str =
+    r#"{"notifyType":"swUpgradeResultNotify","deviceId":"d","swUpgradeResult":"SUCCESSFUL"}"#;
+
+#[tokio::test]
+async fn the_page_and_the_program_have_the_same_metrics() {
+    let northbridge = dev();
+    // Drift shows when there is some, what the cluster names when librdkafka reports.
+    let answer = http::post(northbridge.address(), "/notifications", UPGRADE_WITH_DRIFT).await;
+    assert_eq!(answer.status, 200);
+    eventually("librdkafka reports its statistics", || {
+        scrape(&northbridge)
+            .contains("northbridge_kafka_round_trip_seconds")
+            .then_some(())
+    });
+    assert_eq!(
+        metrics_on_page(&read("docs/metrics.md")),
+        metrics_in(&scrape(&northbridge))
+    );
+}
+
+#[test]
+fn closed_label_sets_are_those_of_the_specifications() {
+    let northbridge = dev();
+    let openapi = yaml("docs/openapi.yaml");
+    let asyncapi = yaml("docs/asyncapi.yaml");
+    let metrics = scrape(&northbridge);
+
+    let responses = &openapi["paths"]["/notifications"]["post"]["responses"];
+    let codes = responses.as_object().expect("responses").keys();
+    let counted = label_values(&metrics, "northbridge_http_responses_total", "code");
+    assert_eq!(codes.cloned().collect::<BTreeSet<_>>(), counted);
+
+    let conditions = &openapi["components"]["schemas"]["Readiness"]["properties"]["conditions"];
+    let named = texts(&conditions["items"]["properties"]["name"]["enum"]);
+    assert_eq!(
+        named,
+        label_values(&metrics, "northbridge_ready", "condition")
+    );
+
+    let headers = &asyncapi["components"]["schemas"]["DeadLetterHeaders"]["allOf"][1];
+    let reasons = texts(&headers["properties"]["northbridge-reason"]["enum"]);
+    let counted = label_values(&metrics, "northbridge_dead_letters_total", "reason");
+    assert_eq!(reasons, counted);
+    let topics = read("docs/topics.md");
+    assert_eq!(
+        first_cells(section(&topics, "## Dead letters"), ""),
+        reasons
+    );
+}
+
+#[test]
+fn the_problem_types_of_the_page_the_specification_and_the_code_are_the_same() {
+    let specified = texts(
+        &yaml("docs/openapi.yaml")["components"]["schemas"]["Problem"]["properties"]["type"]["enum"],
+    );
+    let page = read("docs/http-api.md");
+    let on_page = first_cells(&page, "urn:northbridge:problem:");
+    assert_eq!(on_page, specified);
+    let code = read("src/ingress/answer.rs");
+    for problem in &specified {
+        let kind = problem.rsplit(':').next().expect("a last part");
+        assert!(code.contains(&format!("\"{kind}\"")), "{kind}");
+    }
+}
+
+#[test]
+fn every_example_in_the_specifications_is_a_body_that_the_tests_send() {
+    let openapi = yaml("docs/openapi.yaml");
+    let asyncapi = yaml("docs/asyncapi.yaml");
+    let request = &openapi["paths"]["/notifications"]["post"]["requestBody"];
+    let of_requests = request["content"]["application/json"]["examples"]
+        .as_object()
+        .expect("examples")
+        .iter()
+        .map(|(name, example)| (name.as_str(), &example["value"]));
+    let messages = asyncapi["components"]["messages"].as_object();
+    let of_messages = messages
+        .expect("messages")
+        .values()
+        .filter_map(|message| message["examples"].as_array())
+        .flatten()
+        .map(|example| {
+            (
+                example["name"].as_str().expect("a name"),
+                &example["payload"],
+            )
+        });
+    for (name, example) in of_requests.chain(of_messages) {
+        assert_eq!(
+            example,
+            &json(&format!("tests/bodies/{name}.json")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_two_bodies_are_as_their_schemas_say() {
+    for (schema, body) in [
+        ("message-confirm", "messageConfirm"),
+        ("sw-upgrade-result-notify", "swUpgradeResultNotify"),
+    ] {
+        let schema = json(&format!("docs/schemas/{schema}.schema.json"));
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let mut body = json(&format!("tests/bodies/{body}.json"));
+        let problems: Vec<_> = validator.iter_errors(&body).collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        body["notifyType"] = "another".into();
+        assert!(!validator.is_valid(&body));
+    }
+}
+
+#[test]
+fn every_schema_is_one_and_so_are_its_examples() {
+    for entry in fs::read_dir(root().join("docs/schemas")).expect("the schemas") {
+        let path = entry.expect("an entry").path();
+        let schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(jsonschema::meta::is_valid(&schema), "{}", path.display());
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        for example in schema["examples"].as_array().into_iter().flatten() {
+            assert!(validator.is_valid(example), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("a document");
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                document.clone()
+            } else {
+                document.parent().expect("a folder").join(file)
+            };
+            let shown = format!("{}: {link}", document.display());
+            assert!(target.exists(), "{shown}");
+            if !heading.is_empty() {
+                let target = fs::read_to_string(&target).expect("a document");
+                assert!(headings(&target).contains(heading), "{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_of_a_document_is_one_sentence() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("a document");
+        for line in prose(&text).filter(|line| !line.starts_with('|')) {
+            let next = line
+                .match_indices(". ")
+                .find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_uppercase()));
+            let numbered = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+            assert!(next.is_none() || numbered, "{}: {line}", document.display());
+        }
+    }
+}
+
+#[test]
+fn the_design_gives_a_reason_for_every_dependency() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let design = read("docs/DESIGN.md");
+    let (_, reasons) = design.split_once("## Dependencies").expect("the heading");
+    for section in ["dependencies", "dev-dependencies"] {
+        for name in manifest[section].as_table().expect("a table").keys() {
+            assert!(reasons.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
+
+/// `northbridge dev`, whose log tells its addresses.
+fn dev() -> Northbridge {
+    Northbridge::start(&["dev"], &[("log.level", "info")])
+}
+
+fn scrape(northbridge: &Northbridge) -> String {
+    let answer = http::get(northbridge.admin_address(), "/metrics").expect("metrics");
+    answer.text()
+}
+
+/// The rows of the page: `| name | type | labels | meaning |`.
+fn metrics_on_page(page: &str) -> Table {
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| `northbridge_") || line.starts_with("| `process_"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let name = cells[0].trim_start_matches("| ").trim_matches('`');
+        let labels = cells[2].split(", ").filter(|label| *label != "none");
+        let labels = labels.map(|label| label.trim_matches('`').to_owned());
+        (name.to_owned(), (cells[1].to_owned(), labels.collect()))
+    })
+    .collect()
+}
+
+/// What a scrape shows, `le` left out, which every histogram has.
+fn metrics_in(scrape: &str) -> Table {
+    let mut table = Table::new();
+    let mut metric = "";
+    for line in scrape.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
+            metric = name;
+            table.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (_, labels) = table.get_mut(metric).expect("a type before its series");
+            let names = labels_of(line).map(|(label, _)| label.to_owned());
+            labels.extend(names.filter(|label| label != "le"));
+        }
+    }
+    table
+}
+
+fn labels_of(series: &str) -> impl Iterator<Item = (&str, &str)> {
+    let inner = series
+        .split_once('{')
+        .and_then(|(_, rest)| rest.rsplit_once('}'))
+        .map_or("", |(inner, _)| inner);
+    inner.split(',').filter_map(|label| {
+        let (name, value) = label.split_once('=')?;
+        Some((name, value.trim_matches('"')))
+    })
+}
+
+fn label_values(scrape: &str, metric: &str, label: &str) -> BTreeSet<String> {
+    let series = scrape.lines().filter(|line| {
+        line.strip_prefix(metric)
+            .is_some_and(|rest| rest.starts_with('{'))
+    });
+    series
+        .flat_map(labels_of)
+        .filter(|(name, _)| *name == label)
+        .map(|(_, value)| value.to_owned())
+        .collect()
+}
+
+/// The first cells of table rows that hold code beginning with `start`.
+fn first_cells(text: &str, start: &str) -> BTreeSet<String> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| Some(row.split_once('`')?.0))
+        .filter(|cell| cell.starts_with(start))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// From a heading to the next one of any level.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let start = text.find(&format!("{heading}\n")).expect("the heading");
+    let text = &text[start + heading.len()..];
+    text.split("\n#").next().unwrap_or(text)
+}
+
+fn documents() -> Vec<PathBuf> {
+    let pages = fs::read_dir(root().join("docs")).expect("the documents");
+    pages
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .chain([root().join("README.md"), root().join("CHANGELOG.md")])
+        .collect()
+}
+
+/// The lines outside fenced blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    })
+}
+
+/// Targets inside the project.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    prose(text)
+        .flat_map(|line| line.split("](").skip(1))
+        .filter_map(|rest| Some(rest.split_once(')')?.0))
+        .filter(|target| !target.contains("://"))
+}
+
+/// The anchors of a document, as GitHub makes them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = prose(text).filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+            kept.collect::<String>().replace(' ', "-")
+        })
+        .collect()
+}
+
+fn texts(list: &Value) -> BTreeSet<String> {
+    let items = list.as_array().expect("a list").iter();
+    items
+        .map(|item| item.as_str().expect("a text").to_owned())
+        .collect()
+}
+
+fn yaml(path: &str) -> Value {
+    serde_yaml_ng::from_str(&read(path)).expect("YAML")
+}
+
+fn json(path: &str) -> Value {
+    serde_json::from_str(&read(path)).expect("JSON")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
