@@ -36,9 +36,7 @@ use crate::kafka::admin::{Admin, Survey};
 use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
 use crate::kafka::transactions::Transactions;
-use crate::metrics::{
-    KafkaClientMetrics, Metrics, ReadinessMetrics, StreamFamilies, StreamMetrics,
-};
+use crate::metrics::{KafkaClientMetrics, Metrics, StreamFamilies, StreamMetrics};
 use crate::process::Exit;
 use crate::process::admin::Administration;
 use crate::process::health::{Condition, Readiness};
@@ -73,17 +71,9 @@ pub struct Streams {
 /// Where it cannot start; the message says what to do.
 pub async fn run(settings: &Settings, process: Process) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let metrics = Metrics::new();
-    let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
-    let mut streams = Streams::start(settings, &[process], &metrics, &readiness, None)?;
-    let address = Administration { metrics, readiness }
-        .start(settings.admin.listen)
-        .await
-        .with_context(|| {
-            let address = settings.admin.listen;
-            format!("cannot listen on {address}: set another address with --set admin.listen=ADDRESS:PORT")
-        })?;
-    tracing::info!(%address, "administration listening");
+    let administration = Administration::new();
+    let mut streams = Streams::start(settings, &[process], &administration, None)?;
+    administration.start(settings.admin.listen).await?;
     tokio::select! {
         exit = streams.ended() => return Ok(exit),
         signal = signals.next() => {
@@ -96,7 +86,7 @@ pub async fn run(settings: &Settings, process: Process) -> anyhow::Result<Exit> 
 
 impl Streams {
     /// Starts the stages of these processes, each on a thread of its own.
-    /// Kafka need not be there.
+    /// They report to `administration`. Kafka need not be there.
     ///
     /// # Errors
     ///
@@ -104,15 +94,15 @@ impl Streams {
     pub fn start(
         settings: &Settings,
         processes: &[Process],
-        metrics: &Metrics,
-        readiness: &Readiness,
+        administration: &Administration,
         changed: Option<Changed>,
     ) -> anyhow::Result<Self> {
+        let Administration { metrics, readiness } = administration;
         let (send, ended) = mpsc::unbounded_channel();
         let mut start = Start {
             settings,
             families: StreamFamilies::register(metrics),
-            client_metrics: KafkaClientMetrics::register(metrics, CommandStatus::NAME),
+            metrics,
             readiness,
             changed,
             stop: Arc::new(AtomicBool::new(false)),
@@ -169,7 +159,7 @@ impl Streams {
 struct Start<'a> {
     settings: &'a Settings,
     families: StreamFamilies,
-    client_metrics: KafkaClientMetrics,
+    metrics: &'a Metrics,
     readiness: &'a Readiness,
     changed: Option<Changed>,
     stop: Arc<AtomicBool>,
@@ -196,7 +186,7 @@ impl Start<'_> {
                 &group,
                 &plan(S::INPUT).name,
                 S::NAME,
-                self.client_metrics.clone(),
+                KafkaClientMetrics::register(self.metrics, S::NAME),
             )
             .with_context(set_up)?,
             transactions: Transactions::new(settings, &transactional_id).with_context(set_up)?,
