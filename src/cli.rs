@@ -9,7 +9,7 @@ use crate::config::Sources;
 /// Carries an IoT platform's notifications onto Kafka and never loses one
 /// that it acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "northbridge", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "northbridge", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// Where the settings come from.
     #[command(flatten)]

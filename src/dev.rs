@@ -27,7 +27,8 @@ pub fn defaults() -> Settings {
     let mut settings = Settings::default();
     settings.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
-    settings.log.level = LogLevel::Warn;
+    // The embedded broker does not show its topics' settings; the warning would only worry.
+    settings.log.level = LogLevel::Error;
     settings.shutdown.announce_ms = Millis(0);
     settings.streams.max_batch_wait_ms = Millis(5);
     settings

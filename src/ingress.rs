@@ -36,9 +36,9 @@ use server::Server;
 use tls::TlsTerminator;
 
 use crate::config::{Auth, Settings};
-use crate::kafka::Producer;
 use crate::kafka::admin::Admin;
 use crate::kafka::monitor::Monitor;
+use crate::kafka::{self, Producer};
 use crate::metrics::{KafkaClientMetrics, ProducerMetrics, PushMetrics, ServerMetrics};
 use crate::notification::Rules;
 use crate::process::Exit;
@@ -104,9 +104,8 @@ impl Ingress {
             ProducerMetrics::register(metrics),
             KafkaClientMetrics::register(metrics, "ingress"),
         )
-        .context("the Kafka producer cannot be set up")?;
-        let admin =
-            Admin::new(settings).context("the Kafka administration client cannot be set up")?;
+        .context(kafka::NOT_TAKEN)?;
+        let admin = Admin::new(settings).context(kafka::NOT_TAKEN)?;
         let monitor = Monitor::start(producer.clone(), admin, readiness, answer_deadline)
             .context("the thread that watches Kafka cannot be started")?;
 

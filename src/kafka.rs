@@ -16,6 +16,7 @@ pub mod transactions;
 
 use std::time::Duration;
 
+use rdkafka::admin::AdminClient;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
@@ -154,6 +155,20 @@ fn reader_config(settings: &Settings, isolation_level: &str) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true");
     config
+}
+
+/// What is wrong where librdkafka makes no client of the settings.
+pub const NOT_TAKEN: &str = "librdkafka does not take the settings in kafka.options together";
+
+/// Whether librdkafka makes a client of the settings, which may contradict each
+/// other or name files that cannot be read. Connects to nothing.
+///
+/// # Errors
+///
+/// What librdkafka says about them.
+pub fn check(settings: &Settings) -> Result<(), KafkaError> {
+    let _client: AdminClient<Quiet> = producer_config(settings).create_with_context(Quiet)?;
+    Ok(())
 }
 
 fn queue_kbytes(settings: &Settings) -> u64 {

@@ -1,11 +1,12 @@
 //! Parses the command line, runs one command, and ends with its exit code.
 
+use anyhow::Context;
 use clap::Parser;
 use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::config::Settings;
 use northbridge::process::{Exit, logging};
 use northbridge::streams::Process;
-use northbridge::{dev, ingress, streams, topics_command};
+use northbridge::{dev, ingress, kafka, streams, topics_command};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -45,7 +46,9 @@ fn run(cli: &Cli) -> Exit {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
     let ended = match cli.command {
-        Command::Config(ConfigCommand::Check) => Ok(Exit::Done),
+        Command::Config(ConfigCommand::Check) => kafka::check(&settings)
+            .map(|()| Exit::Done)
+            .context(kafka::NOT_TAKEN),
         Command::Config(ConfigCommand::Print) => {
             print!("{}", settings.to_toml());
             Ok(Exit::Done)

@@ -32,6 +32,7 @@ use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
 use transaction::{Changed, WorkPlan, Worker};
 
 use crate::config::Settings;
+use crate::kafka;
 use crate::kafka::admin::{Admin, Survey};
 use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
@@ -45,6 +46,9 @@ use crate::topics::{Plan, Topic, plans};
 
 /// The pause before the cluster is asked again whether its topics are fit.
 const SURVEY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a question about them may take. A cluster that does not show their
+/// settings may never answer it, and the group waits meanwhile.
+const SURVEY: Duration = Duration::from_secs(2);
 
 /// Which process this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +183,6 @@ impl Start<'_> {
         let prefix = &settings.streams.group_prefix;
         let group = format!("{prefix}{}", S::NAME);
         let transactional_id = format!("{group}.{}", instance(settings));
-        let set_up = || format!("the Kafka clients of {} cannot be set up", S::NAME);
         let worker = Worker::<S> {
             member: Member::join(
                 settings,
@@ -188,9 +191,10 @@ impl Start<'_> {
                 S::NAME,
                 KafkaClientMetrics::register(self.metrics, S::NAME),
             )
-            .with_context(set_up)?,
-            transactions: Transactions::new(settings, &transactional_id).with_context(set_up)?,
-            restore: Restore::new(settings, &plan(S::STATE).name).with_context(set_up)?,
+            .context(kafka::NOT_TAKEN)?,
+            transactions: Transactions::new(settings, &transactional_id)
+                .context(kafka::NOT_TAKEN)?,
+            restore: Restore::new(settings, &plan(S::STATE).name).context(kafka::NOT_TAKEN)?,
             plan: WorkPlan {
                 input_topic: plan(S::INPUT).name.clone(),
                 state_topic: plan(S::STATE).name.clone(),
@@ -218,7 +222,7 @@ impl Start<'_> {
                 .chain(S::FORWARDS)
                 .map(|topic| plan(topic).clone())
                 .collect(),
-            admin: Admin::new(settings).with_context(set_up)?,
+            admin: Admin::new(settings).context(kafka::NOT_TAKEN)?,
             condition: self
                 .readiness
                 .condition(S::TOPICS_CONDITION, "not compared yet"),
@@ -261,7 +265,7 @@ impl Topics {
             .collect();
         let mut said = String::new();
         while !stop.load(Ordering::Relaxed) {
-            let unfit = match runtime.block_on(self.admin.survey(&all)) {
+            let unfit = match runtime.block_on(self.admin.survey(&all, SURVEY)) {
                 Ok(survey) => self.unfit(&survey),
                 Err(error) => Some(format!("Kafka does not answer: {error}")),
             };

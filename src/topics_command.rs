@@ -1,7 +1,10 @@
 //! `northbridge topics create` and `topics verify`.
 
+use anyhow::Context;
+
 use crate::config::Settings;
-use crate::kafka::admin::{Admin, Survey};
+use crate::kafka::NOT_TAKEN;
+use crate::kafka::admin::{ASK, Admin, Survey};
 use crate::process::Exit;
 use crate::topics::plans;
 
@@ -11,7 +14,10 @@ use crate::topics::plans;
 ///
 /// Where librdkafka does not accept the settings.
 pub async fn create(settings: &Settings) -> anyhow::Result<Exit> {
-    let survey = Admin::new(settings)?.create(&plans(settings)).await;
+    let survey = Admin::new(settings)
+        .context(NOT_TAKEN)?
+        .create(&plans(settings))
+        .await;
     Ok(report(settings, survey))
 }
 
@@ -21,7 +27,10 @@ pub async fn create(settings: &Settings) -> anyhow::Result<Exit> {
 ///
 /// Where librdkafka does not accept the settings.
 pub async fn verify(settings: &Settings) -> anyhow::Result<Exit> {
-    let survey = Admin::new(settings)?.survey(&plans(settings)).await;
+    let survey = Admin::new(settings)
+        .context(NOT_TAKEN)?
+        .survey(&plans(settings), ASK)
+        .await;
     Ok(report(settings, survey))
 }
 

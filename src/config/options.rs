@@ -1,12 +1,14 @@
 //! The librdkafka properties that an operator may pass through, and those that hold the
 //! promise and are therefore not an operator's to set.
 //!
-//! Knows librdkafka's names, but not its client: whether a property exists and takes its
-//! value is librdkafka's to say.
+//! Whether a property exists and takes its value is librdkafka's to say, and it is asked
+//! here; what its clients do with them is no matter of this module.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::secret::MASK;
@@ -52,6 +54,20 @@ impl Serialize for KafkaOptions {
 /// Whether the property's value is never to be shown.
 pub(super) fn is_secret(name: &str) -> bool {
     SECRET_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// The rule that forbids the value, where librdkafka has one.
+pub(super) fn refused(name: &str, value: &str) -> Option<String> {
+    let config = ClientConfig::from_iter([(name.to_owned(), value.to_owned())]);
+    let Err(KafkaError::ClientConfig(_, why, _, _)) = config.create_native_config() else {
+        return None;
+    };
+    let why = if is_secret(name) {
+        why.replace(value, MASK)
+    } else {
+        why
+    };
+    Some(format!("librdkafka does not take it: {}", why.trim_end()))
 }
 
 /// The rule that forbids the property, where one does.
@@ -116,7 +132,7 @@ pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
     ),
     (
         &["message.timeout.ms", "delivery.timeout.ms"],
-        "it follows from http.answer_deadline_ms",
+        "it is longer than any answer is waited for, so that what was refused may still be stored",
     ),
     (
         &["queuing.strategy"],

@@ -194,6 +194,12 @@ impl Check<'_> {
             "auth.basic.password",
             "needs auth.basic.username as well",
         );
+        let (usernames, passwords) = (auth.basic.username.len(), auth.basic.password.len());
+        self.require(
+            usernames <= 1 || passwords == 0 || usernames == passwords,
+            "auth.basic.username",
+            "must be one for all passwords, or as many as there are passwords",
+        );
         let mut names = auth.basic.username.iter();
         self.require(
             !names.any(|name| name.expose().contains(':')),
@@ -292,10 +298,11 @@ fn option(name: &str, value: &Json) -> Result<(), String> {
     if let Some(rule) = options::forbidden(name) {
         return Err(rule);
     }
-    match value.as_str() {
-        Some(text) if options::is_secret(name) => secret(text),
-        Some(_) | None => Ok(()),
+    let text = value.as_str().unwrap_or_default();
+    if options::is_secret(name) {
+        secret(text)?;
     }
+    options::refused(name, text).map_or(Ok(()), Err)
 }
 
 fn path_fault(path: &str) -> Option<&'static str> {

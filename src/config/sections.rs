@@ -98,7 +98,8 @@ pub struct Auth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
-    /// None, one, or two during a rotation; any of them goes with any password.
+    /// None, one, or two during a rotation: one goes with every password, of two each with the
+    /// password in its place.
     pub username: Vec<Secret>,
     /// None, one, or two during a rotation.
     pub password: Vec<Secret>,

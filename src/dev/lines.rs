@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use chrono::Utc;
 use serde_json::Value;
 
 use crate::config::Settings;
@@ -10,9 +11,15 @@ use crate::ingress::publisher::KeyedRecordSummary;
 use crate::streams::stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
 use crate::topics::{Topic, name};
 
-const CONFIRM: &str = r#"{"notifyType":"messageConfirm","header":{"requestId":"r-1","from":"/devices/d-1/services/s-1","to":"app","status":"delivered","timestamp":"20260101T000000Z"},"body":{}}"#;
-
 const UPGRADE: &str = r#"{"notifyType":"swUpgradeResultNotify","deviceId":"d-1","appId":"app","operationId":"op-1","subOperationId":"sub-1","curVersion":"1.5","targetVersion":"1.5","sourceVersion":"1.0","swUpgradeResult":"SUCCESS","upgradeTime":"183","resultDesc":"done","errorCode":"0","description":""}"#;
+
+/// A confirmation of just now: one of long ago would be an overdue command.
+fn confirm() -> String {
+    let now = Utc::now().format("%Y%m%dT%H%M%SZ");
+    format!(
+        r#"{{"notifyType":"messageConfirm","header":{{"requestId":"r-1","from":"/devices/d-1/services/s-1","to":"app","status":"delivered","timestamp":"{now}"}},"body":{{}}}}"#
+    )
+}
 
 /// The most characters of a text from outside.
 const TEXT_CHARS: usize = 64;
@@ -40,7 +47,7 @@ what is exactly once on Kafka is only shown here.
 
 Confirm a command, and end a software upgrade:
 
-  curl -i {url} -d '{CONFIRM}'
+  curl -i {url} -d '{confirm}'
 
   curl -i {url} -d '{UPGRADE}'
 
@@ -50,7 +57,8 @@ Read along:
 
 Ctrl-C stops. Each push that is stored shows here, and each state that it changes
 (the streams take about three seconds to start):
-"
+",
+        confirm = confirm(),
     );
 }
 

@@ -20,6 +20,8 @@ const STEP_BYTES: usize = 64 * 1024;
 pub struct Admission {
     pushes: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    /// What one body can hold at most, which is all there is.
+    capacity: usize,
     wait: Duration,
     metrics: Arc<PushMetrics>,
 }
@@ -43,6 +45,7 @@ impl Admission {
         Self {
             pushes: permits(limits.max_in_flight),
             bytes: permits(limits.max_in_flight_bytes),
+            capacity: limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS),
             wait: limits.admission_timeout_ms.duration(),
             metrics,
         }
@@ -52,7 +55,8 @@ impl Admission {
     /// if it is small, else a first step.
     pub async fn reserve(&self, declared_bytes: Option<u64>) -> Result<Reservation, Overloaded> {
         let declared = declared_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-        let first = permits(declared.unwrap_or(STEP_BYTES).min(STEP_BYTES));
+        let step = STEP_BYTES.min(self.capacity);
+        let first = permits(declared.unwrap_or(step).min(step));
         let both = async {
             let push = Arc::clone(&self.pushes).acquire_owned().await;
             let bytes = Arc::clone(&self.bytes).acquire_many_owned(first).await;
@@ -74,11 +78,14 @@ impl Admission {
 }
 
 impl Reservation {
-    /// Grows until there is room for `total` bytes.
+    /// Grows until there is room for `total` bytes, or for all that one body
+    /// can hold.
     pub async fn cover(&mut self, total: usize) -> Result<(), Overloaded> {
-        while self.bytes.num_permits() < total {
-            let missing = total - self.bytes.num_permits();
-            let step = permits(missing.max(STEP_BYTES));
+        let capacity = self.admission.capacity;
+        while self.bytes.num_permits() < total.min(capacity) {
+            let held = self.bytes.num_permits();
+            let ahead = (held + STEP_BYTES).max(total).min(capacity);
+            let step = permits(ahead - held);
             let more = Arc::clone(&self.admission.bytes).acquire_many_owned(step);
             match tokio::time::timeout(self.admission.wait, more).await {
                 Ok(Ok(more)) => {
@@ -139,15 +146,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn alone_a_body_can_have_all_the_room_there_is() {
+        for (capacity, declared) in [(1000, None), (1000, Some(1000)), (100_000, Some(100_000))] {
+            let admission = admission(1, capacity);
+            let mut only = admission.reserve(declared).await.expect("there is room");
+            only.cover(capacity).await.expect("there is room");
+            // Of a compressed body both forms are held for a moment.
+            only.cover(capacity + 10).await.expect("there is room");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn bytes_are_taken_as_a_body_grows_and_given_back_when_it_is_known() {
         let admission = admission(10, 200 * 1024);
         let mut chunked = admission.reserve(None).await.expect("there is room");
         chunked.cover(190 * 1024).await.expect("there is room");
         assert!(admission.reserve(Some(20 * 1024)).await.is_err());
         chunked.shrink_to(100 * 1024);
-        assert!(admission.reserve(Some(20 * 1024)).await.is_ok());
-        assert_eq!(chunked.cover(300 * 1024).await, Err(Overloaded));
-        drop(chunked);
+        let other = admission.reserve(Some(20 * 1024)).await;
+        assert!(other.is_ok());
+        assert_eq!(chunked.cover(190 * 1024).await, Err(Overloaded));
+        drop((chunked, other));
         assert_eq!(admission.bytes.available_permits(), 200 * 1024);
     }
 }

@@ -105,14 +105,14 @@ pub struct NetworkError {
 impl Networks {
     /// These networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self(networks.into_iter().map(canonical).collect())
     }
 
     /// Reads networks in CIDR notation; a bare address is a network of one.
     pub fn parse(texts: &[String]) -> Result<Self, NetworkError> {
         let networks: Result<Vec<IpNet>, NetworkError> =
             texts.iter().map(|text| parse_network(text)).collect();
-        networks.map(Self)
+        networks.map(Self::new)
     }
 
     /// Whether one of the networks holds `address`.
@@ -197,11 +197,9 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 }
 
 fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
-    let network = text
-        .parse::<IpNet>()
+    text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| NetworkError { text: text.into() })?;
-    Ok(canonical(network))
+        .map_err(|_| NetworkError { text: text.into() })
 }
 
 /// A network within `::ffff:0:0/96` as the IPv4 network it means.

@@ -21,6 +21,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG_TAKEOVER: Duration = Duration::from_secs(1);
 /// No new connection for so long means that the backlog is empty.
 const BACKLOG_QUIET: Duration = Duration::from_millis(50);
+/// How long after its start a connection is left open for its first request.
+const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 /// What one HTTP/2 stream may send ahead of what was read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What one HTTP/2 connection may send ahead of what was read, in bytes.
@@ -172,9 +175,9 @@ impl Shared {
         listener: &TcpListener,
         connections: &Arc<Semaphore>,
     ) {
-        let end = tokio::time::Instant::now() + BACKLOG_TAKEOVER;
+        let end = Instant::now() + BACKLOG_TAKEOVER;
         while let Ok(permit) = Arc::clone(connections).try_acquire_owned() {
-            let quiet = end.min(tokio::time::Instant::now() + BACKLOG_QUIET);
+            let quiet = end.min(Instant::now() + BACKLOG_QUIET);
             match tokio::time::timeout_at(quiet, listener.accept()).await {
                 Ok(Ok((stream, peer))) => self.start(stream, peer, permit),
                 Ok(Err(_)) | Err(_) => return,
@@ -229,27 +232,34 @@ impl Shared {
             }
         });
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        let (reason, patience) = tokio::select! {
+        let accepted = Instant::now();
+        let reason = tokio::select! {
             ended = connection.as_mut() => {
                 return if ended.is_ok() { "done" } else { "error" };
             }
             expired = activity.expired() => match expired {
-                Expired::KeepAlive => (expired.as_str(), Some(WRITE_TIMEOUT)),
+                Expired::KeepAlive => expired.as_str(),
                 Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
             },
-            // The shutdown's own deadline bounds what is left.
-            () = self.drain.cancelled() => ("drained", None),
+            () = self.drained(accepted) => "drained",
         };
         connection.as_mut().graceful_shutdown();
-        match patience {
-            Some(patience) => {
-                let _stuck = tokio::time::timeout(patience, connection).await;
-            }
-            None => {
-                let _ended = connection.await;
-            }
+        tokio::select! {
+            _ended = connection => {}
+            // Requests in progress take what they take; neither a head that
+            // never comes nor a peer that does not read may hold up the end.
+            _expired = activity.expired(), if reason == "drained" => {}
+            () = tokio::time::sleep(WRITE_TIMEOUT), if reason != "drained" => {}
         }
         reason
+    }
+
+    /// Resolves when a connection accepted then is to be drained. hyper closes
+    /// at once what has not sent a byte yet, and the request of a new
+    /// connection may be on its way.
+    async fn drained(&self, accepted: Instant) {
+        self.drain.cancelled().await;
+        tokio::time::sleep_until(accepted + NEWCOMER_GRACE).await;
     }
 }
 

@@ -14,8 +14,8 @@ use super::{Quiet, client_config, with_options};
 use crate::config::Settings;
 use crate::topics::{Plan, Topic};
 
-/// How long one question to the cluster may take.
-const ASK: Duration = Duration::from_secs(10);
+/// How long one question to the cluster may take, where a person waits for the answer.
+pub const ASK: Duration = Duration::from_secs(10);
 
 /// Asks and tells a cluster about topics.
 pub struct Admin {
@@ -76,6 +76,26 @@ impl Finding {
             text,
         }
     }
+
+    fn not_shown(topic: &str, why: &dyn fmt::Display) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            severity: Severity::Warning,
+            text: format!(
+                "the cluster does not show the settings, which must be right without being compared: {why}"
+            ),
+        }
+    }
+}
+
+impl Observed {
+    fn take(&mut self, settings: &ConfigResource) {
+        let number = |name| setting(settings, name).and_then(|value| value.parse().ok());
+        self.cleanup = setting(settings, "cleanup.policy");
+        self.min_insync_replicas =
+            number("min.insync.replicas").and_then(|value| i32::try_from(value).ok());
+        self.max_message_bytes = number("max.message.bytes");
+    }
 }
 
 impl fmt::Display for Finding {
@@ -112,36 +132,29 @@ impl Admin {
         })
     }
 
-    /// Compares topics with their plans.
+    /// Compares topics with their plans; no question takes longer than `ask`.
     ///
     /// # Errors
     ///
     /// Where the cluster does not answer. A missing topic is a finding, and so
     /// are settings that the cluster does not show to this client.
-    pub async fn survey(&self, plans: &[Plan]) -> Result<Survey, KafkaError> {
-        let (brokers, metadata) = self.metadata(plans)?;
-        let mut survey = Survey {
-            findings: Vec::new(),
-            observed: Vec::new(),
-        };
+    pub async fn survey(&self, plans: &[Plan], ask: Duration) -> Result<Survey, KafkaError> {
+        let (brokers, mut metadata) = self.metadata(plans, ask)?;
+        let mut findings = self.describe(plans, &mut metadata, ask).await;
+        let mut present = Vec::new();
         for (plan, observed) in plans.iter().zip(metadata) {
-            let Some(mut observed) = observed else {
+            if let Some(observed) = observed {
+                findings.extend(compare(plan, &observed, brokers));
+                present.push((plan.topic, observed));
+            } else {
                 let text = "does not exist: create it with 'northbridge topics create'".to_owned();
-                survey
-                    .findings
-                    .push(Finding::new(plan, Severity::Problem, text));
-                continue;
-            };
-            if let Err(why) = self.describe(plan, &mut observed).await {
-                let text = format!("its settings could not be read: {why}");
-                survey
-                    .findings
-                    .push(Finding::new(plan, Severity::Warning, text));
+                findings.push(Finding::new(plan, Severity::Problem, text));
             }
-            survey.findings.extend(compare(plan, &observed, brokers));
-            survey.observed.push((plan.topic, observed));
         }
-        Ok(survey)
+        Ok(Survey {
+            findings,
+            observed: present,
+        })
     }
 
     /// Creates the topics that are missing, then compares all of them.
@@ -150,7 +163,7 @@ impl Admin {
     ///
     /// Where the cluster does not answer.
     pub async fn create(&self, plans: &[Plan]) -> Result<Survey, KafkaError> {
-        let (brokers, metadata) = self.metadata(plans)?;
+        let (brokers, metadata) = self.metadata(plans, ASK)?;
         let missing = plans
             .iter()
             .zip(&metadata)
@@ -187,7 +200,7 @@ impl Admin {
     ) -> Result<Survey, KafkaError> {
         let give_up_at = Instant::now() + ASK;
         loop {
-            let survey = self.survey(plans).await?;
+            let survey = self.survey(plans, ASK).await?;
             let unknown = |new: &Finding| {
                 let plan = plans.iter().find(|plan| plan.name == new.topic);
                 let known =
@@ -201,29 +214,56 @@ impl Admin {
         }
     }
 
-    fn metadata(&self, plans: &[Plan]) -> Result<(i32, Vec<Option<Observed>>), KafkaError> {
+    fn metadata(
+        &self,
+        plans: &[Plan],
+        ask: Duration,
+    ) -> Result<(i32, Vec<Option<Observed>>), KafkaError> {
         let mut brokers = 0;
         let mut topics = Vec::new();
         for plan in plans {
-            let metadata = self.client.inner().fetch_metadata(Some(&plan.name), ASK)?;
+            let metadata = self.client.inner().fetch_metadata(Some(&plan.name), ask)?;
             brokers = i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX);
             topics.push(metadata.topics().first().and_then(existing));
         }
         Ok((brokers, topics))
     }
 
-    async fn describe(&self, plan: &Plan, observed: &mut Observed) -> Result<(), KafkaError> {
-        let topic = ResourceSpecifier::Topic(&plan.name);
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        for resource in self.client.describe_configs([&topic], &options).await? {
-            let resource = resource.map_err(KafkaError::AdminOp)?;
-            observed.cleanup = setting(&resource, "cleanup.policy");
-            observed.min_insync_replicas =
-                setting(&resource, "min.insync.replicas").and_then(|value| value.parse().ok());
-            observed.max_message_bytes =
-                setting(&resource, "max.message.bytes").and_then(|value| value.parse().ok());
+    /// Asks for the settings of all topics at once, and writes them down. What
+    /// the cluster does not show is a warning: a broker may not know the
+    /// question, and a client may have no right to ask it.
+    async fn describe(
+        &self,
+        plans: &[Plan],
+        metadata: &mut [Option<Observed>],
+        ask: Duration,
+    ) -> Vec<Finding> {
+        let present: Vec<_> = plans
+            .iter()
+            .zip(metadata)
+            .filter_map(|(plan, observed)| observed.as_mut().map(|observed| (plan, observed)))
+            .collect();
+        let resources: Vec<_> = present
+            .iter()
+            .map(|(plan, _)| ResourceSpecifier::Topic(&plan.name))
+            .collect();
+        if resources.is_empty() {
+            return Vec::new();
         }
-        Ok(())
+        let options = AdminOptions::new().request_timeout(Some(ask));
+        let described = match self.client.describe_configs(&resources, &options).await {
+            Ok(described) => described,
+            Err(why) => return vec![Finding::not_shown("all topics", &why)],
+        };
+        // librdkafka gives the answers in the order of the questions.
+        let mut findings = Vec::new();
+        for ((plan, observed), described) in present.into_iter().zip(described) {
+            match described {
+                Ok(resource) => observed.take(&resource),
+                Err(code) => findings.push(Finding::not_shown(&plan.name, &code)),
+            }
+        }
+        findings
     }
 
     async fn create_one(

@@ -24,6 +24,9 @@ const HURRY: Duration = Duration::from_millis(250);
 const UNEASY: Duration = Duration::from_millis(500);
 /// How long a question may take.
 const ASK: Duration = Duration::from_secs(2);
+/// How long the one about the topics' settings may take. A cluster that does
+/// not show them may never answer it, and readiness waits for the first.
+const ASK_SETTINGS: Duration = Duration::from_secs(1);
 /// How often fit topics are looked at again.
 const SURVEY: Duration = Duration::from_secs(60);
 /// How often topics that are not fit, or could not be looked at, are.
@@ -57,6 +60,7 @@ impl Monitor {
             answer_deadline,
             min_insync: [1; Topic::INGRESS.len()],
             next_survey: Instant::now(),
+            fit: false,
             said: Vec::new(),
             answering: None,
             warm: 0,
@@ -88,6 +92,8 @@ struct Watch {
     /// `min.insync.replicas` of each topic, as far as known.
     min_insync: [i32; Topic::INGRESS.len()],
     next_survey: Instant,
+    /// Whether the topics were fit when they were looked at last.
+    fit: bool,
     /// The findings that were logged last.
     said: Vec<String>,
     /// Whether the last question was answered; none before the first.
@@ -102,22 +108,54 @@ struct Seen {
     takes_records: Vec<bool>,
 }
 
+/// What a look at the cluster has shown, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Every partition can take records.
+    Well,
+    /// Some cannot.
+    Unwell,
+    /// Some topics do not exist.
+    Missing,
+    /// No broker answered.
+    Silent,
+}
+
+impl Sight {
+    fn of(topics: &[Seen]) -> Self {
+        if topics.iter().any(|topic| topic.takes_records.is_empty()) {
+            Self::Missing
+        } else if topics
+            .iter()
+            .all(|topic| topic.takes_records.iter().all(|takes| *takes))
+        {
+            Self::Well
+        } else {
+            Self::Unwell
+        }
+    }
+}
+
 impl Watch {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             if self.producer.is_fatal() {
                 self.replace();
             }
-            let well = self.observe();
+            let sight = self.observe();
+            self.judge(sight);
             // A frozen leader stays the leader until its session ends. Until
             // then only silence tells, and only these questions let librdkafka
             // learn of the new leader soon; nothing else may hold them up.
-            let calm = well && self.producer.longest_silence() < UNEASY;
+            let silence = self.producer.longest_silence();
+            let calm = sight == Sight::Well && silence < UNEASY;
             if calm {
                 self.keep_warm();
-                if Instant::now() >= self.next_survey {
-                    self.survey();
-                }
+            }
+            // Also of a cluster that is not well: the reason may be in the topics.
+            let may_look = calm || !self.fit || silence >= self.answer_deadline;
+            if sight != Sight::Silent && may_look && Instant::now() >= self.next_survey {
+                self.survey();
             }
             std::thread::sleep(if calm { PACE } else { HURRY });
         }
@@ -133,23 +171,17 @@ impl Watch {
         }
     }
 
-    /// Asks which partitions can take records. Whether all can.
-    fn observe(&mut self) -> bool {
-        let asked = self.ask();
-        let answered = asked.is_ok();
-        let well = match asked {
+    /// Asks which partitions can take records, and tells the producer.
+    fn observe(&mut self) -> Sight {
+        let sight = match self.ask() {
             Ok(seen) => {
-                let well = seen.iter().all(|topic| {
-                    !topic.takes_records.is_empty()
-                        && topic.takes_records.iter().all(|takes| *takes)
-                });
-                for topic in seen {
+                for topic in &seen {
                     if topic.takes_records.is_empty() {
                         self.producer.not_seen(topic.topic);
                     }
                     self.producer.seen(topic.topic, &topic.takes_records);
                 }
-                well
+                Sight::of(&seen)
             }
             Err(error) => {
                 for topic in Topic::INGRESS {
@@ -158,15 +190,15 @@ impl Watch {
                 if self.answering != Some(false) {
                     tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
                 }
-                false
+                Sight::Silent
             }
         };
+        let answered = sight != Sight::Silent;
         if answered && self.answering == Some(false) {
             tracing::info!("Kafka answers again");
         }
         self.answering = Some(answered);
-        self.judge(answered, well);
-        well
+        sight
     }
 
     fn ask(&self) -> Result<Vec<Seen>, rdkafka::error::KafkaError> {
@@ -199,15 +231,11 @@ impl Watch {
     /// Ready for the first time only when all is well. Then it takes a whole
     /// outage, older than the answer's deadline, to end that: while some
     /// partition still takes records, refusing connections would lose more.
-    fn judge(&self, answered: bool, well: bool) {
+    fn judge(&self, sight: Sight) {
         self.producer.longest_silence();
         let shortest = self.producer.shortest_silence();
-        if well {
-            self.kafka.set(
-                true,
-                "every partition has a leader and enough replicas in sync",
-            );
-        } else if shortest >= self.answer_deadline {
+        let is_away = matches!(sight, Sight::Unwell | Sight::Silent);
+        if is_away && shortest >= self.answer_deadline {
             let why = format!(
                 "no partition has taken records for {} s",
                 shortest.as_secs()
@@ -215,11 +243,20 @@ impl Watch {
             if self.kafka.set(false, &why) {
                 tracing::warn!("Kafka is known to be down; pushes are refused at once");
             }
-        } else if !answered {
-            self.kafka.explain("no broker answers just now");
-        } else {
-            self.kafka
-                .explain("some partitions have no leader or too few replicas in sync");
+            return;
+        }
+        match sight {
+            Sight::Well => {
+                self.kafka.set(
+                    true,
+                    "every partition has a leader and enough replicas in sync",
+                );
+            }
+            Sight::Unwell => self
+                .kafka
+                .explain("some partitions have no leader or too few replicas in sync"),
+            Sight::Missing => self.kafka.explain("some topics do not exist"),
+            Sight::Silent => self.kafka.explain("no broker answers just now"),
         }
     }
 
@@ -262,7 +299,7 @@ impl Watch {
     fn survey(&mut self) {
         let survey = self
             .runtime
-            .block_on(self.admin.survey(self.producer.plans()));
+            .block_on(self.admin.survey(self.producer.plans(), ASK_SETTINGS));
         self.next_survey = Instant::now() + SURVEY_SOON;
         let survey = match survey {
             Ok(survey) => survey,
@@ -278,6 +315,7 @@ impl Watch {
             }
         }
         self.say(&survey);
+        self.fit = survey.problem().is_none();
         if let Some(problem) = survey.problem() {
             let why = format!("{}: {}", problem.topic, problem.text);
             self.topics.set(false, &why);

@@ -10,5 +10,34 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+mod acknowledgement;
+mod addresses;
+mod answers;
+mod auth;
+mod books;
 mod clients;
+mod command_line;
 mod documents;
+mod drain;
+mod limits;
+mod protocols;
+mod pushes;
+mod readiness;
+mod records;
+mod survival;
+mod tls;
+
+/// One member of RFC 1952.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}

@@ -69,6 +69,7 @@ impl Bridge {
 
 fn assert_only_200(report: &Report) {
     let answers = report.answers();
+    println!("{answers:?}, slowest {:?}", report.slowest());
     assert_eq!(
         answers.keys().collect::<Vec<_>>(),
         ["200"],

@@ -74,6 +74,12 @@ impl RawConnection {
         self.stream.get_mut().shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Writes a whole POST with these headers and the body's length.
+    pub fn write_post(&mut self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
+        self.write(post_head(path, headers, body.as_ref().len()));
+        self.write(body);
+    }
+
     /// Reads one response; an interim one (1xx) counts as one.
     pub fn read_response(&mut self) -> Response {
         self.try_read_response().expect("a response")
@@ -94,9 +100,35 @@ impl RawConnection {
         })
     }
 
+    /// Reads the head of a response to HEAD, which has no body.
+    pub fn read_response_head(&mut self) -> Response {
+        let first = self.line().expect("a status line");
+        let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Response {
+            status: status.expect("a status"),
+            headers: self.headers(),
+            body: Bytes::new(),
+        }
+    }
+
     /// Whether the other side closes without another byte.
     pub fn is_closed(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)
+    }
+
+    /// As [`RawConnection::is_closed`], where bytes that the other side did not
+    /// read may turn its close into a reset.
+    pub fn is_closed_or_reset(&mut self) -> bool {
+        let read = self.stream.fill_buf();
+        read.map_or_else(
+            |error| error.kind() == std::io::ErrorKind::ConnectionReset,
+            <[u8]>::is_empty,
+        )
+    }
+
+    /// Reads exactly so many bytes.
+    pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
+        self.exactly(length)
     }
 
     fn line(&mut self) -> Option<String> {
@@ -250,6 +282,27 @@ impl Connection {
 pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Response {
     let connection = Connection::open(address, Version::Http1).await;
     connection.unwrap().post(path, body).await.unwrap()
+}
+
+/// The head of a POST over HTTP/1.1 that declares so many bytes.
+pub fn post_head(path: &str, headers: &[(&str, &str)], length: usize) -> String {
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: northbridge.test\r\n");
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head + &format!("content-length: {length}\r\n\r\n")
+}
+
+/// Posts with these headers over a connection of its own, without a runtime.
+pub fn post_with(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl AsRef<[u8]>,
+) -> Response {
+    let mut connection = RawConnection::open(address);
+    connection.write_post(path, headers, body);
+    connection.read_response()
 }
 
 /// Gets a path over a connection of its own, without a runtime; `None` when

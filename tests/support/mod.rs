@@ -18,6 +18,7 @@ pub mod guarded;
 pub mod http;
 pub mod kafka_cluster;
 pub mod load;
+pub mod mock;
 pub mod northbridge;
 pub mod records;
 

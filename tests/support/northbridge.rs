@@ -120,6 +120,32 @@ impl Northbridge {
         parse_metrics(&answer.text())
     }
 
+    /// The sum of all series of this name whose labels hold all of these texts,
+    /// such as `outcome="stored"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let metrics = self.metrics();
+        let fits = |series: &str| {
+            let (found, has) = series.split_once('{').unwrap_or((series, ""));
+            found == name && labels.iter().all(|label| has.contains(label))
+        };
+        let series = metrics.iter().filter(|(series, _)| fits(series));
+        series.map(|(_, value)| value).sum()
+    }
+
+    /// Waits until [`Northbridge::metric`] is this much.
+    pub fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        eventually(&format!("{name}{labels:?} is {value}"), || {
+            let is = self.metric(name, labels);
+            ((is - value).abs() < f64::EPSILON).then_some(())
+        });
+    }
+
+    /// Waits until so many pushes have had this outcome.
+    pub fn wait_for_outcome(&self, outcome: &str, count: u32) {
+        let label = format!("outcome=\"{outcome}\"");
+        self.wait_for_metric("northbridge_pushes_total", &[&label], count.into());
+    }
+
     fn logged_address(&self, message: &str) -> SocketAddr {
         let line = self.wait_for_message(message).to_string();
         let address = field(&line, "address").expect("the line names its address");

@@ -132,6 +132,8 @@ const VALUES: &[(&str, &str)] = &[
     ("kafka.options.acks=1", r#"kafka.options.acks = "1" (--set): must not be set: an answer 200 promises that all in-sync replicas have the record"#),
     ("kafka.options.test.mock.num.brokers=1", r#"kafka.options.test.mock.num.brokers = "1" (--set): must not be set: it puts a mock in the place of Kafka"#),
     ("kafka.options.dr_msg_cb=1", r#"kafka.options.dr_msg_cb = "1" (--set): must not be set: the names of librdkafka's properties are lower-case words joined by dots, and callbacks cannot be set"#),
+    ("kafka.options.lingr.ms=5", r#"kafka.options.lingr.ms = "5" (--set): librdkafka does not take it: No such configuration property: "lingr.ms""#),
+    ("kafka.options.compression.type=zip", r#"kafka.options.compression.type = "zip" (--set): librdkafka does not take it: Invalid value "zip" for configuration property "compression.codec""#),
     ("kafka.options.sasl.password=***", "kafka.options.sasl.password = *** (--set): must be the secret itself, not the mask that stands for it"),
     ("topics.partitions=0", "topics.partitions = 0 (--set): must be at least 1"),
     ("topics.partitions=10001", "topics.partitions = 10001 (--set): must be at most 10000"),
@@ -198,4 +200,5 @@ const FILES: &[(&str, &str, &str)] = &[
     ("a.toml", "kafka.bootstrap_servers = [1]", "kafka.bootstrap_servers = [1] (a.toml): must be a text or a list of texts"),
     ("a.toml", "[kafka.options]\n'linger.ms' = [1]", "kafka.options.linger.ms = [1] (a.toml): must be a single value"),
     ("a.toml", "auth.basic = {username = 'a:b', password = 'c'}", "auth.basic.username = *** (a.toml): must not hold a colon, which ends the username in Basic credentials"),
+    ("a.toml", "auth.basic = {username = ['a', 'b'], password = 'c'}", "auth.basic.username = *** (a.toml): must be one for all passwords, or as many as there are passwords"),
 ];

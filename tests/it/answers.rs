@@ -1,0 +1,425 @@
+//! The answers of the listener: every row of the HTTP table, and what all
+//! answers have in common.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::gzip;
+use crate::support::bodies::message_confirm;
+use crate::support::eventually;
+use crate::support::http::{RawConnection, Response, get, post_head, post_with};
+use crate::support::mock::Mock;
+use crate::support::northbridge::Northbridge;
+
+const PATH: &str = "/notifications";
+
+/// Stands in every body that is refused, and must stand in no answer.
+const MARKER: &str = "never-echoed";
+
+/// What is sent, and how it is refused.
+struct Refused {
+    what: &'static str,
+    request: Vec<u8>,
+    status: u16,
+    kind: &'static str,
+}
+
+#[test]
+fn a_stored_push_is_answered_200_with_an_empty_body() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let answer = push(&northbridge, PATH);
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(mock.records("iot.command-status").len(), 1);
+}
+
+#[test]
+fn what_is_refused_has_its_status_and_its_problem_and_is_not_stored() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("http.max_body_bytes", "1000"),
+        ("http.body_timeout_ms", "300"),
+        ("http.unreadable", "reject"),
+    ]);
+    let rows = refused_requests();
+    for row in &rows {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write(&row.request);
+        let answer = connection.read_response();
+        assert_eq!(answer.status, row.status, "{}", row.what);
+        assert_problem(&answer, row.kind, row.what);
+    }
+    assert!(mock.all_records().is_empty());
+}
+
+fn refused_requests() -> Vec<Refused> {
+    let post = |headers: &[(&str, &str)], body: &[u8]| {
+        let mut request = post_head(PATH, headers, body.len()).into_bytes();
+        request.extend(body);
+        request
+    };
+    let row = |what, request, status, kind| Refused {
+        what,
+        request,
+        status,
+        kind,
+    };
+    let long = format!("{{\"{MARKER}\":\"{}\"}}", "x".repeat(1000));
+    let late = format!("{}{MARKER}", post_head(PATH, &[], 500));
+    let chunk = format!("{:x}\r\n{long}\r\n0\r\n\r\n", long.len());
+    let chunked =
+        format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+    let other_path = post_head(&format!("/{MARKER}"), &[], 0);
+    let other_method = format!("PUT {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    let brotli = [("content-encoding", "br")];
+    let gzipped = [("content-encoding", "gzip")];
+    vec![
+        row("an empty body", post(&[], b""), 400, "empty-body"),
+        row(
+            "no notification",
+            post(&[], MARKER.as_bytes()),
+            400,
+            "unreadable",
+        ),
+        row("another path", other_path.into(), 404, "not-found"),
+        row(
+            "another method",
+            other_method.into(),
+            405,
+            "method-not-allowed",
+        ),
+        row(
+            "a body that does not come",
+            late.into(),
+            408,
+            "body-timeout",
+        ),
+        row(
+            "a long body",
+            post(&[], long.as_bytes()),
+            413,
+            "body-too-large",
+        ),
+        row(
+            "a long body of unknown length",
+            chunked.into(),
+            413,
+            "body-too-large",
+        ),
+        row(
+            "a body that grows",
+            post(&gzipped, &gzip(long.as_bytes())),
+            413,
+            "body-too-large",
+        ),
+        row(
+            "an unknown encoding",
+            post(&brotli, MARKER.as_bytes()),
+            415,
+            "unsupported-encoding",
+        ),
+    ]
+}
+
+/// RFC 9457, under a type that clients can rely on.
+fn assert_problem(answer: &Response, kind: &str, what: &str) {
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{what}"
+    );
+    let problem: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(
+        problem["type"],
+        format!("urn:northbridge:problem:{kind}"),
+        "{what}"
+    );
+    assert_eq!(problem["status"], answer.status, "{what}");
+    for field in ["title", "detail"] {
+        assert!(
+            problem[field].as_str().is_some_and(|text| !text.is_empty()),
+            "{what}"
+        );
+    }
+    assert!(!answer.text().contains(MARKER), "{what}");
+    assert!(answer.header("x-request-id").is_some(), "{what}");
+}
+
+#[test]
+fn an_answer_405_names_the_one_method() {
+    let mock = Mock::start();
+    let northbridge = mock.ingress(&[]);
+    for method in ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"] {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write(format!("{method} {PATH} HTTP/1.0\r\nhost: x\r\n\r\n"));
+        let answer = match method {
+            // Its answer has a length and no body.
+            "HEAD" => connection.read_response_head(),
+            _ => connection.read_response(),
+        };
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some("POST")),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn a_body_of_exactly_the_limit_is_stored_byte_for_byte() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let limit = 1024 * 1024;
+    let body = padded(limit);
+    assert_eq!(
+        post_with(northbridge.address(), PATH, &[], &body).status,
+        200
+    );
+    let over = padded(limit + 1);
+    assert_eq!(
+        post_with(northbridge.address(), PATH, &[], &over).status,
+        413
+    );
+    let stored = mock.records("iot.command-status");
+    assert_eq!(stored.len(), 1);
+    assert!(stored[0].value.as_deref() == Some(body.as_bytes()));
+}
+
+#[test]
+fn a_small_body_that_claims_to_be_huge_takes_little_memory() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    push(&northbridge, PATH);
+    let before = peak_memory_kb(&northbridge);
+    // Members of gzip follow each other (RFC 1952, 2.2): 600 MiB in 600 kB.
+    let bomb = gzip(&vec![b' '; 1024 * 1024]).repeat(600);
+    for _ in 0..4 {
+        let answer = post_with(
+            northbridge.address(),
+            PATH,
+            &[("content-encoding", "gzip")],
+            &bomb,
+        );
+        assert_eq!(answer.status, 413);
+    }
+    let grown = peak_memory_kb(&northbridge) - before;
+    assert!(grown < 32 * 1024, "{grown} kB more at the peak");
+    let resident = northbridge.metric("process_resident_memory_bytes", &[]);
+    assert!(resident > 0.0 && resident < 200e6, "{resident}");
+}
+
+#[test]
+fn too_much_in_flight_is_answered_503_and_the_rest_is_stored() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("limits.max_in_flight", "1"),
+        ("limits.admission_timeout_ms", "50"),
+    ]);
+    mock.round_trip(Duration::from_millis(1500));
+    let mut first = RawConnection::open(northbridge.address());
+    first.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
+    let second = post_with(
+        northbridge.address(),
+        PATH,
+        &[],
+        message_confirm("r-2", "d", "sent"),
+    );
+    assert_refused_for_now(&second, "overloaded");
+    assert_eq!(first.read_response().status, 200);
+    northbridge.wait_for_outcome("overloaded", 1);
+    northbridge.wait_for_outcome("stored", 1);
+}
+
+#[test]
+fn what_is_not_acknowledged_before_the_deadline_is_answered_503() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&QUICK);
+    mock.go_away();
+    let sent = Instant::now();
+    let answer = push(&northbridge, PATH);
+    assert_refused_for_now(&answer, "unconfirmed");
+    // The sender's 15 s are the order of magnitude; the deadline here is 1 s.
+    assert!(
+        sent.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        sent.elapsed()
+    );
+    northbridge.wait_for_outcome("unconfirmed", 1);
+}
+
+#[test]
+fn a_kafka_known_to_be_down_is_answered_503_at_once() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&QUICK);
+    mock.go_away();
+    eventually("it is not ready", || {
+        (!northbridge.is_ready()).then_some(())
+    });
+    assert_refused_for_now(&push(&northbridge, PATH), "unavailable");
+    northbridge.wait_for_outcome("unavailable", 1);
+}
+
+#[test]
+fn what_still_waits_when_the_process_must_end_is_answered_503() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("http.answer_deadline_ms", "10000"),
+        ("shutdown.deadline_ms", "10500"),
+    ]);
+    mock.go_away();
+    let mut waiting = RawConnection::open(northbridge.address());
+    waiting.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
+    northbridge.signal(rustix::process::Signal::TERM);
+    assert_refused_for_now(&waiting.read_response(), "draining");
+}
+
+#[test]
+fn every_answer_names_the_request() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let own = [("x-request-id", "job-17")];
+    let body = message_confirm("r-1", "d", "sent");
+    let answers = [
+        post_with(northbridge.address(), PATH, &own, &body),
+        post_with(northbridge.address(), PATH, &own, ""),
+        post_with(northbridge.address(), "/elsewhere", &own, ""),
+    ];
+    for answer in answers {
+        assert_eq!(
+            answer.header("x-request-id"),
+            Some("job-17"),
+            "{}",
+            answer.status
+        );
+    }
+    let made: Vec<_> = (0..2)
+        .map(|_| {
+            push(&northbridge, PATH)
+                .header("x-request-id")
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_ne!(made[0], made[1]);
+}
+
+#[test]
+fn the_log_names_the_request_as_the_answer_does() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("log.level", "debug")]);
+    let id = push(&northbridge, PATH)
+        .header("x-request-id")
+        .unwrap()
+        .to_owned();
+    northbridge.wait_for_log(|line| line.contains("\"stored\"") && line.contains(&id));
+    let refused = post_with(northbridge.address(), PATH, &[], "");
+    let id = refused.header("x-request-id").unwrap().to_owned();
+    northbridge.wait_for_log(|line| line.contains("\"refused\"") && line.contains(&id));
+}
+
+#[test]
+fn every_configured_path_takes_pushes_in_each_of_its_spellings() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("http.paths", "/notifications,/old/callback")]);
+    let rows = [
+        ("/notifications", 200, "/notifications"),
+        ("/notifications/", 200, "/notifications"),
+        ("/notifications?a=b&c", 200, "/notifications"),
+        ("/notifications/?", 200, "/notifications"),
+        ("/old/callback", 200, "/old/callback"),
+        ("/old/callback/?x", 200, "/old/callback"),
+        ("/old", 404, ""),
+        ("/notifications/x", 404, ""),
+        ("/Notifications", 404, ""),
+        ("/", 404, ""),
+    ];
+    let mut sources = Vec::new();
+    for (path, status, source) in rows {
+        assert_eq!(push(&northbridge, path).status, status, "{path}");
+        if status == 200 {
+            sources.push(source.to_owned());
+        }
+    }
+    let stored = mock.records("iot.command-status");
+    let mut found: Vec<_> = stored
+        .iter()
+        .map(|record| record.header("ce_source").unwrap().to_owned())
+        .collect();
+    found.sort();
+    sources.sort();
+    assert_eq!(found, sources);
+}
+
+#[test]
+fn neither_port_answers_for_the_other() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    for path in ["/metrics", "/livez", "/readyz", "/"] {
+        let answer = get(northbridge.address(), path).unwrap();
+        assert_eq!(answer.status, 404, "{path} where pushes are received");
+    }
+    for path in ["/metrics", "/livez", "/readyz"] {
+        let answer = get(northbridge.admin_address(), path).unwrap();
+        assert_eq!(answer.status, 200, "{path} where it belongs");
+        let answer = post_with(northbridge.admin_address(), path, &[], "");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some("GET, HEAD")),
+            "{path}"
+        );
+    }
+    let answer = post_with(
+        northbridge.admin_address(),
+        PATH,
+        &[],
+        message_confirm("r", "d", "sent"),
+    );
+    assert_eq!(answer.status, 404);
+}
+
+/// An answer deadline of a second.
+const QUICK: [(&str, &str); 3] = [
+    ("http.answer_deadline_ms", "1000"),
+    ("http.body_timeout_ms", "500"),
+    ("limits.admission_timeout_ms", "100"),
+];
+
+fn push(northbridge: &Northbridge, path: &str) -> Response {
+    post_with(
+        northbridge.address(),
+        path,
+        &[],
+        message_confirm("r-1", "d-1", "delivered"),
+    )
+}
+
+fn assert_refused_for_now(answer: &Response, kind: &str) {
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_problem(answer, kind, kind);
+    let retry_after = answer.header("retry-after").expect("Retry-After");
+    assert!(retry_after.parse::<u32>().is_ok(), "{retry_after}");
+}
+
+/// A notification of exactly so many bytes.
+fn padded(length: usize) -> String {
+    let body = message_confirm("r-limit", "d", "delivered");
+    let rest = length - body.len();
+    body.replace(
+        "\"body\":{}",
+        &format!("\"body\":{{\"{}\":0}}", "x".repeat(rest - 4)),
+    )
+}
+
+fn peak_memory_kb(northbridge: &Northbridge) -> u64 {
+    let path = format!("/proc/{}/status", northbridge.pid().as_raw_pid());
+    let status = fs::read_to_string(path).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = peak.and_then(|peak| peak.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("the kernel tells the peak in kB")
+}

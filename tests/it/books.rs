@@ -1,0 +1,178 @@
+//! The metrics: all there from the first scrape, and books that balance.
+
+use crate::gzip;
+use crate::support::bodies::message_confirm;
+use crate::support::http::{RawConnection, get, post_head, post_with};
+use crate::support::mock::Mock;
+use crate::support::northbridge::Northbridge;
+
+const PATH: &str = "/notifications";
+
+const OUTCOMES: [&str; 8] = [
+    "stored",
+    "dead_lettered",
+    "rejected",
+    "overloaded",
+    "unavailable",
+    "unconfirmed",
+    "draining",
+    "disconnected",
+];
+
+#[test]
+fn every_metric_is_there_from_the_first_scrape_at_zero() {
+    let mock = Mock::start();
+    let northbridge = mock.ingress(&[]);
+    let metrics = northbridge.metrics();
+    let at_zero = |series: &str| {
+        let value = metrics.get(series).unwrap_or_else(|| panic!("no {series}"));
+        assert!(*value == 0.0, "{series} {value}");
+    };
+    at_zero("northbridge_pushes_received_total");
+    at_zero("northbridge_pushes_in_flight");
+    for outcome in OUTCOMES {
+        for notify_type in [
+            "messageConfirm",
+            "swUpgradeResultNotify",
+            "ruleEvent",
+            "other",
+        ] {
+            at_zero(&format!(
+                "northbridge_pushes_total{{notify_type=\"{notify_type}\",outcome=\"{outcome}\"}}"
+            ));
+        }
+        at_zero(&format!(
+            "northbridge_push_duration_seconds_count{{outcome=\"{outcome}\"}}"
+        ));
+    }
+    for topic in [
+        "command-status",
+        "upgrade-result",
+        "notifications",
+        "dead-letter",
+    ] {
+        at_zero(&format!(
+            "northbridge_produce_duration_seconds_count{{topic=\"{topic}\"}}"
+        ));
+    }
+    at_zero("northbridge_producer_restarts_total");
+    let there = |start: &str| {
+        let is_there = metrics.keys().any(|series| series.starts_with(start));
+        assert!(is_there, "no {start}");
+    };
+    there("northbridge_build_info{revision=");
+    there("northbridge_kafka_");
+    there("process_resident_memory_bytes");
+    there("process_start_time_seconds");
+}
+
+#[test]
+fn metrics_are_in_the_text_format_of_prometheus() {
+    let mock = Mock::start();
+    let northbridge = mock.ingress(&[]);
+    let answer = get(northbridge.admin_address(), "/metrics").unwrap();
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let text = answer.text();
+    for name in ["northbridge_pushes_total", "northbridge_pushes_in_flight"] {
+        assert!(
+            text.contains(&format!("# HELP {name} ")) && text.contains(&format!("# TYPE {name} "))
+        );
+    }
+}
+
+#[test]
+fn the_books_balance_after_a_mixture_of_everything() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("http.answer_deadline_ms", "1500"),
+        ("http.body_timeout_ms", "500"),
+        ("http.max_body_bytes", "2000"),
+        ("limits.max_in_flight", "3"),
+        ("limits.admission_timeout_ms", "50"),
+    ]);
+    let mut received = 0;
+    for _ in 0..3 {
+        received += a_mixture(&northbridge);
+    }
+    mock.go_away();
+    received += many_at_once(&northbridge, 8);
+    mock.come_back();
+    received += many_at_once(&northbridge, 8);
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 0.0);
+    let total = |name| northbridge.metric(name, &[]).to_bits();
+    let received = f64::from(received).to_bits();
+    assert_eq!(total("northbridge_pushes_received_total"), received);
+    assert_eq!(total("northbridge_pushes_total"), received);
+    assert_eq!(total("northbridge_push_duration_seconds_count"), received);
+    for outcome in [
+        "stored",
+        "dead_lettered",
+        "rejected",
+        "overloaded",
+        "unconfirmed",
+        "disconnected",
+    ] {
+        let label = format!("outcome=\"{outcome}\"");
+        assert!(
+            northbridge.metric("northbridge_pushes_total", &[&label]) > 0.0,
+            "{outcome}"
+        );
+    }
+    northbridge.wait_for_metric("northbridge_in_flight_bytes", &[], 0.0);
+}
+
+#[test]
+fn what_is_no_push_is_not_in_the_books() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    post_with(northbridge.address(), "/elsewhere", &[], "x");
+    get(northbridge.address(), PATH).unwrap();
+    RawConnection::open(northbridge.address()).write("nonsense\r\n\r\n");
+    northbridge.wait_for_metric("northbridge_http_responses_total", &[r#"code="404""#], 1.0);
+    northbridge.wait_for_metric("northbridge_http_responses_total", &[r#"code="405""#], 1.0);
+    assert!(northbridge.metric("northbridge_pushes_received_total", &[]) < 1.0);
+}
+
+/// One push of each kind, one after the other: how many.
+fn a_mixture(northbridge: &Northbridge) -> u32 {
+    let confirm = message_confirm("r", "d", "sent");
+    let bomb = gzip(&[b' '; 4000]);
+    let rows: [(Option<&str>, &[u8]); 6] = [
+        (None, confirm.as_bytes()),
+        (None, b"no JSON"),
+        (None, b""),
+        (Some("br"), b"x"),
+        (Some("gzip"), &bomb),
+        (Some("gzip"), b"no gzip"),
+    ];
+    for (encoding, body) in rows {
+        let header = encoding.map(|encoding| ("content-encoding", encoding));
+        post_with(northbridge.address(), PATH, header.as_slice(), body);
+    }
+    let mut slow = RawConnection::open(northbridge.address());
+    slow.write(post_head(PATH, &[], 10));
+    assert_eq!(slow.read_response().status, 408);
+    let mut gone = RawConnection::open(northbridge.address());
+    gone.write(post_head(PATH, &[], 10));
+    gone.write("{");
+    drop(gone);
+    8
+}
+
+fn many_at_once(northbridge: &Northbridge, count: u32) -> u32 {
+    let mut connections: Vec<_> = (0..count)
+        .map(|_| RawConnection::open(northbridge.address()))
+        .collect();
+    for connection in &mut connections {
+        connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
+    }
+    for connection in &mut connections {
+        connection.read_response();
+    }
+    count
+}

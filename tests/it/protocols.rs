@@ -1,0 +1,184 @@
+//! The versions of HTTP on the one port, and what each can do with a push.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+
+use crate::support::bodies::message_confirm;
+use crate::support::http::{Connection, RawConnection, Version, post_head};
+use crate::support::mock::Mock;
+use crate::support::records::Record;
+
+const PATH: &str = "/notifications";
+const TOPIC: &str = "iot.command-status";
+
+#[test]
+fn http_1_0_closes_after_the_answer_unless_asked_to_stay() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let body = message_confirm("r", "d", "sent");
+    let head = format!("POST {PATH} HTTP/1.0\r\ncontent-length: {}\r\n", body.len());
+    let mut connection = RawConnection::open(northbridge.address());
+    connection.write(format!("{head}\r\n{body}"));
+    assert_eq!(connection.read_response().status, 200);
+    assert!(connection.is_closed());
+
+    let mut connection = RawConnection::open(northbridge.address());
+    for _ in 0..2 {
+        connection.write(format!("{head}connection: keep-alive\r\n\r\n{body}"));
+        assert_eq!(connection.read_response().status, 200);
+    }
+    assert_eq!(mock.records(TOPIC).len(), 3);
+}
+
+#[test]
+fn a_connection_is_kept_over_answers_of_every_kind() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let mut connection = RawConnection::open(northbridge.address());
+    for (path, body, status) in [
+        (PATH, message_confirm("r", "d", "sent"), 200),
+        (PATH, String::new(), 400),
+        ("/elsewhere", "x".to_owned(), 404),
+        (PATH, "no JSON".to_owned(), 200),
+    ] {
+        connection.write_post(path, &[], body);
+        assert_eq!(connection.read_response().status, status);
+    }
+    northbridge.wait_for_metric("northbridge_connections", &[], 1.0);
+}
+
+#[test]
+fn pipelined_pushes_are_answered_in_their_order() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let mut pipeline = String::new();
+    for id in ["one", "two", "three"] {
+        let body = message_confirm(id, "d", "sent");
+        pipeline += &post_head(PATH, &[("x-request-id", id)], body.len());
+        pipeline += &body;
+    }
+    let mut connection = RawConnection::open(northbridge.address());
+    connection.write(pipeline);
+    for id in ["one", "two", "three"] {
+        let answer = connection.read_response();
+        assert_eq!(
+            (answer.status, answer.header("x-request-id")),
+            (200, Some(id))
+        );
+    }
+    assert_eq!(mock.records(TOPIC).len(), 3);
+}
+
+#[test]
+fn a_body_in_chunks_is_stored_in_one_piece() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let body = message_confirm("r", "d", "sent");
+    let mut connection = RawConnection::open(northbridge.address());
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    connection.write(head);
+    for byte in body.as_bytes() {
+        connection.write(format!("1;extension=x\r\n{}\r\n", char::from(*byte)));
+    }
+    connection.write("0\r\ntrailer: x\r\n\r\n");
+    assert_eq!(connection.read_response().status, 200);
+    assert_eq!(only_value(&mock.records(TOPIC)), body);
+}
+
+#[test]
+fn a_head_and_a_body_in_single_bytes_are_a_push_like_any() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let body = message_confirm("r", "d", "sent");
+    let mut connection = RawConnection::open(northbridge.address());
+    for byte in format!("{}{body}", post_head(PATH, &[], body.len())).as_bytes() {
+        connection.write([*byte]);
+    }
+    assert_eq!(connection.read_response().status, 200);
+    assert_eq!(only_value(&mock.records(TOPIC)), body);
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_so_is_told_to_continue() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let body = message_confirm("r", "d", "sent");
+    let mut connection = RawConnection::open(northbridge.address());
+    connection.write(post_head(PATH, &[("expect", "100-continue")], body.len()));
+    assert_eq!(connection.read_response().status, 100);
+    connection.write(&body);
+    assert_eq!(connection.read_response().status, 200);
+    assert_eq!(only_value(&mock.records(TOPIC)), body);
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_so_is_not_told_to_send_what_is_refused() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let brotli = ("content-encoding", "br");
+    for (path, header, length, status) in [
+        (PATH, ("x", "y"), 2_000_000, 413),
+        (PATH, brotli, 10, 415),
+        ("/elsewhere", ("x", "y"), 10, 404),
+    ] {
+        let mut connection = RawConnection::open(northbridge.address());
+        let head = post_head(path, &[("expect", "100-continue"), header], length);
+        connection.write(head);
+        assert_eq!(connection.read_response().status, status);
+    }
+}
+
+#[tokio::test]
+async fn http_2_carries_many_pushes_at_once_on_one_connection() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    mock.round_trip(Duration::from_millis(1500));
+    let connection = Connection::open(northbridge.address(), Version::Http2).await;
+    let Ok(Connection::Http2(sender)) = connection else {
+        panic!("{connection:?}")
+    };
+    let mut pushes = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let body = message_confirm(&format!("r-{number}"), "d", "sent");
+        let request = Request::post(format!("http://northbridge.test{PATH}"));
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        let mut sender = sender.clone();
+        pushes.spawn(async move { sender.send_request(request).await.unwrap().status() });
+    }
+    let seen = tokio::task::spawn_blocking(move || {
+        northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 20.0);
+        northbridge
+    });
+    let _northbridge = seen.await.unwrap();
+    let answers: BTreeSet<_> = pushes.join_all().await.into_iter().collect();
+    assert_eq!(answers, BTreeSet::from([hyper::StatusCode::OK]));
+    mock.round_trip(Duration::ZERO);
+    assert_eq!(mock.records(TOPIC).len(), 20);
+}
+
+#[tokio::test]
+async fn http_2_has_the_same_refusals() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("http.max_body_bytes", "1000")]);
+    let mut connection = Connection::open(northbridge.address(), Version::Http2)
+        .await
+        .unwrap();
+    for (path, body, status) in [
+        (PATH, message_confirm("r", "d", "sent"), 200),
+        (PATH, String::new(), 400),
+        ("/elsewhere", "x".to_owned(), 404),
+        (PATH, "x".repeat(1001), 413),
+        (PATH, message_confirm("r", "d", "executed"), 200),
+    ] {
+        assert_eq!(connection.post(path, body).await.unwrap().status, status);
+    }
+}
+
+fn only_value(records: &[Record]) -> String {
+    assert_eq!(records.len(), 1);
+    records[0].value_text()
+}

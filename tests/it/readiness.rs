@@ -1,0 +1,206 @@
+//! Ready or not, and why; live in any case.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::Value;
+
+use crate::support::bodies::message_confirm;
+use crate::support::eventually;
+use crate::support::http::{get, post_with};
+use crate::support::mock::{Mock, TOPICS};
+use crate::support::northbridge::Northbridge;
+
+const PATH: &str = "/notifications";
+
+/// An answer deadline of a second.
+const QUICK: [(&str, &str); 3] = [
+    ("http.answer_deadline_ms", "1000"),
+    ("http.body_timeout_ms", "500"),
+    ("limits.admission_timeout_ms", "100"),
+];
+
+#[test]
+fn without_kafka_it_is_live_and_not_ready_and_says_so_once() {
+    let mock = Mock::start();
+    mock.go_away();
+    let northbridge = mock.ingress(&QUICK);
+    let silent = "Kafka does not answer; pushes wait for it, and are refused after a while";
+    northbridge.wait_for_message(silent);
+    northbridge.wait_for_metric("northbridge_ready", &[r#"condition="kafka""#], 0.0);
+    let outage = "northbridge_kafka_outage_seconds";
+    eventually("the outage is older than several questions", || {
+        (northbridge.metric(outage, &[]) > 4.0).then_some(())
+    });
+    assert_eq!(
+        get(northbridge.admin_address(), "/livez").unwrap().status,
+        200
+    );
+    assert!(!northbridge.is_ready());
+    let said = northbridge.log();
+    assert_eq!(said.iter().filter(|line| line.contains(silent)).count(), 1);
+
+    mock.come_back();
+    northbridge.ready();
+    northbridge.wait_for_message("Kafka answers again");
+    assert_eq!(push(&northbridge), 200);
+}
+
+#[test]
+fn each_condition_is_named_with_since_when_and_why() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let report = conditions(&northbridge);
+    let names: Vec<_> = report
+        .iter()
+        .map(|condition| condition["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["accepting", "kafka", "topics", "connections"]);
+    for condition in report {
+        assert_eq!(condition["met"], true, "{condition}");
+        assert!(
+            condition["since"].as_str().unwrap().ends_with('Z'),
+            "{condition}"
+        );
+        assert!(
+            !condition["why"].as_str().unwrap().is_empty(),
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_that_does_not_show_its_topics_settings_is_warned_of_once_and_is_no_obstacle() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let warned = northbridge.wait_for_log(|line| line.contains("does not show the settings"));
+    assert!(warned.contains("WARN"), "{warned}");
+    let lines = northbridge.log();
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("does not show"))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_missing_topic_is_named_until_it_is_there() {
+    let mock = Mock::without_topics();
+    let missing = "iot.dead-letter";
+    for topic in TOPICS.into_iter().filter(|topic| *topic != missing) {
+        mock.create(topic);
+    }
+    let northbridge = mock.ingress(&[]);
+    eventually("the topic is named", || {
+        let topics = condition(&northbridge, "topics");
+        topics["why"].as_str()?.contains(missing).then_some(())
+    });
+    assert!(!northbridge.is_ready());
+    northbridge.wait_for_log(|line| line.contains("ERROR") && line.contains(missing));
+    // What has its topic is stored meanwhile.
+    assert_eq!(push(&northbridge), 200);
+    mock.create(missing);
+    northbridge.ready();
+}
+
+#[test]
+fn a_push_waits_for_a_topic_that_is_about_to_be_created() {
+    let mock = Mock::without_topics();
+    let northbridge = mock.ingress(&[]);
+    let address = northbridge.address();
+    let pushing = std::thread::spawn(move || {
+        post_with(address, PATH, &[], message_confirm("r", "d", "sent")).status
+    });
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
+    for topic in TOPICS {
+        mock.create(topic);
+    }
+    assert_eq!(pushing.join().unwrap(), 200);
+}
+
+#[test]
+fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_when_it_returns() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    mock.go_away();
+    eventually("it is not ready", || {
+        (!northbridge.is_ready()).then_some(())
+    });
+    let outage = northbridge.metric("northbridge_kafka_outage_seconds", &[]);
+    assert!(outage >= 13.0, "not ready after {outage} s");
+    let kafka = condition(&northbridge, "kafka");
+    assert!(
+        kafka["why"]
+            .as_str()
+            .unwrap()
+            .contains("no partition has taken records"),
+        "{kafka}"
+    );
+    let sent = Instant::now();
+    assert_eq!(push(&northbridge), 503);
+    // Otherwise it would have been held for 13 s.
+    assert!(
+        sent.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        sent.elapsed()
+    );
+    northbridge.wait_for_outcome("unavailable", 1);
+
+    mock.come_back();
+    let back = Instant::now();
+    northbridge.ready();
+    assert_eq!(push(&northbridge), 200);
+    // Seconds, and not the 10 s to which librdkafka's reconnects may back off.
+    assert!(
+        back.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[test]
+fn a_kafka_away_for_less_than_the_deadline_leaves_it_ready() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    mock.go_away();
+    let outage = "northbridge_kafka_outage_seconds";
+    eventually("the outage is noticed", || {
+        (northbridge.metric(outage, &[]) > 1.0).then_some(())
+    });
+    assert!(northbridge.is_ready());
+    mock.come_back();
+    northbridge.wait_for_metric(outage, &[], 0.0);
+    assert!(northbridge.is_ready());
+    assert_eq!(push(&northbridge), 200);
+}
+
+#[test]
+fn a_single_failed_produce_does_not_end_readiness() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    mock.fail(RDKafkaApiKey::Produce, &[too_large]);
+    assert_eq!(push(&northbridge), 503);
+    assert!(northbridge.is_ready());
+    assert_eq!(push(&northbridge), 200);
+}
+
+fn push(northbridge: &Northbridge) -> u16 {
+    let body = message_confirm("r", "d", "sent");
+    post_with(northbridge.address(), PATH, &[], body).status
+}
+
+fn condition(northbridge: &Northbridge, name: &str) -> Value {
+    let found = conditions(northbridge)
+        .into_iter()
+        .find(|condition| condition["name"] == name);
+    found.expect("the condition is named")
+}
+
+fn conditions(northbridge: &Northbridge) -> Vec<Value> {
+    let answer = get(northbridge.admin_address(), "/readyz").unwrap();
+    let report: Value = serde_json::from_slice(&answer.body).unwrap();
+    report["conditions"].as_array().unwrap().clone()
+}
