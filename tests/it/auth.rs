@@ -333,7 +333,7 @@ fn credentials_that_would_protect_nothing_end_the_start_with_a_message_that_name
                 ("auth.basic.username_file", text(&two)),
                 ("auth.basic.password", "hidden"),
             ],
-            &["auth.basic", "2 user names and 1 passwords"],
+            &["auth.basic.username", "as many as there are passwords"],
         ),
         (
             &[("http.paths", "/push/{token}")],
