@@ -126,51 +126,37 @@ impl Transactions {
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        self.until_settled(|| {
+        let give_up_at = Instant::now() + self.timeout;
+        let call = || {
             self.producer
                 .send_offsets_to_transaction(offsets, group, CALL)
-        })
+        };
+        until_settled(call, || Instant::now() < give_up_at)
     }
 
     /// Commits: all that was written and the offsets, or nothing.
+    ///
+    /// Waits as long as no broker answers: only they know how it ended.
     ///
     /// # Errors
     ///
     /// See [`TransactionError`].
     pub fn commit(&self) -> Result<(), TransactionError> {
-        self.until_settled(|| self.producer.commit_transaction(CALL))
+        until_settled(|| self.producer.commit_transaction(CALL), || true)
     }
 
-    /// Aborts the transaction that is open.
+    /// Aborts the transaction that is open. Waits as long as no broker answers.
     ///
     /// # Errors
     ///
     /// Only [`TransactionError::Fatal`].
     pub fn abort(&self) -> Result<(), TransactionError> {
-        let aborted = self.until_settled(|| self.producer.abort_transaction(CALL));
+        let aborted = until_settled(|| self.producer.abort_transaction(CALL), || true);
         aborted.map_err(|error| match error {
             TransactionError::Abort(error) | TransactionError::Fatal(error) => {
                 TransactionError::Fatal(error)
             }
         })
-    }
-
-    /// Makes a call again while it may be repeated, for at most the time that
-    /// the brokers give a transaction.
-    fn until_settled(
-        &self,
-        mut call: impl FnMut() -> Result<(), KafkaError>,
-    ) -> Result<(), TransactionError> {
-        let give_up_at = Instant::now() + self.timeout;
-        loop {
-            match call() {
-                Ok(()) => return Ok(()),
-                Err(error) if is_retriable(&error) && Instant::now() < give_up_at => {
-                    std::thread::sleep(PAUSE);
-                }
-                Err(error) => return Err(classify(error)),
-            }
-        }
     }
 }
 
@@ -179,6 +165,20 @@ impl std::fmt::Debug for Transactions {
         f.debug_struct("Transactions")
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// Makes a call again while it may be repeated and `go_on` says so.
+fn until_settled(
+    mut call: impl FnMut() -> Result<(), KafkaError>,
+    go_on: impl Fn() -> bool,
+) -> Result<(), TransactionError> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(error) if is_retriable(&error) && go_on() => std::thread::sleep(PAUSE),
+            Err(error) => return Err(classify(error)),
+        }
     }
 }
 
