@@ -5,6 +5,8 @@
 //! Product and floor are processes of their own and take turns, so that what
 //! else the machine does meets both. The floor is `support/stream_floor.rs`.
 //! Figures of one run compare with each other, not with those of another run.
+//!
+//! `cargo bench --bench streams [-- command-status | upgrade-result | restore]`
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +26,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use floor::{Output, Stage};
 use support::bodies;
 use support::kafka_cluster::{shared, unique_prefix};
-use support::northbridge::{self, Northbridge};
+use support::northbridge::{Northbridge, run};
 
 #[path = "support/stream_floor.rs"]
 mod floor;
@@ -45,6 +47,8 @@ const OPERATIONS: usize = 20;
 const STATES: usize = 1_000_000;
 /// A run is measured from here on, when everything is warm.
 const WARM_PERCENT: usize = 10;
+/// Scraping costs the product what the floor does not have, so it is rare.
+const SAMPLE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One of the two processes of streams, and the topics of its stages.
@@ -89,13 +93,15 @@ fn main() {
         [FLOOR, command, product, of_floor] => run_floor(command, product, of_floor),
         [READ, topic] => run_read(topic),
         [STORE] => run_store(),
-        _ => run_all(),
+        // Cargo adds a flag of its own.
+        ref chosen => run_all(chosen.first().filter(|name| !name.starts_with('-'))),
     }
 }
 
-fn run_all() {
+fn run_all(chosen: Option<&&str>) {
+    let is_chosen = |name: &str| chosen.is_none_or(|chosen| *chosen == name);
     println!("stream           who      events/s  CPU us/event  records/transaction");
-    for contest in &CONTESTS {
+    for contest in CONTESTS.iter().filter(|contest| is_chosen(contest.command)) {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
             let (prefix, product) = product_turn(contest);
@@ -118,7 +124,9 @@ fn run_all() {
             ratios[ROUNDS / 2]
         );
     }
-    restore();
+    if is_chosen("restore") {
+        restore();
+    }
 }
 
 fn product_turn(contest: &Contest) -> (String, Figures) {
@@ -147,7 +155,7 @@ fn product_turn(contest: &Contest) -> (String, Figures) {
                 return (count, Instant::now(), cpu_time(&pid));
             }
             assert!(Instant::now() < give_up, "{count} of {goal} records");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(SAMPLE);
         }
     };
     let (from, began, cpu_before) = reach(warm);
@@ -159,7 +167,7 @@ fn product_turn(contest: &Contest) -> (String, Figures) {
         prefix,
         Figures {
             events_per_s: events / (ended - began).as_secs_f64(),
-            cpu_us_per_event: (cpu_after - cpu_before).as_secs_f64() * 1e6 / events,
+            cpu_us_per_event: cpu_after.saturating_sub(cpu_before).as_secs_f64() * 1e6 / events,
             records_per_transaction: total / transactions,
         },
     )
@@ -237,7 +245,7 @@ fn run_floor(command: &str, product: &str, of_floor: &str) {
     println!(
         "{} {} {}",
         events / began.elapsed().as_secs_f64(),
-        (cpu_time("self") - cpu_before).as_secs_f64() * 1e6 / events,
+        cpu_time("self").saturating_sub(cpu_before).as_secs_f64() * 1e6 / events,
         number(total) / number(transactions),
     );
 }
@@ -268,7 +276,7 @@ fn restore() {
         process.ready();
         let metrics = process.metrics();
         let of = |name: &str| metrics[&format!("{name}{{stream=\"command-status\"}}")];
-        assert_eq!(of("northbridge_stream_state_entries"), number(STATES));
+        assert_eq!(line["entries"], STATES);
         let bytes = of("northbridge_stream_state_bytes");
         let resident = resident_bytes(&pid) - idle_bytes;
         println!(
@@ -330,7 +338,11 @@ fn upgrade_results() -> Vec<(String, String)> {
     let result = |device: usize| {
         let id = format!("device-{device:08}");
         let operation = format!("operation-{}", device % OPERATIONS);
-        let result = if device % 50 == 0 { "FAIL" } else { "SUCCESS" };
+        let result = if device.is_multiple_of(50) {
+            "FAIL"
+        } else {
+            "SUCCESS"
+        };
         let body = bodies::upgrade_result(&id, &operation, result);
         (id, body)
     };
@@ -355,7 +367,7 @@ fn state(place: usize) -> (String, String) {
 }
 
 fn create_topics(prefix: &str) {
-    let created = northbridge::run(&["topics", "create"], &settings(prefix));
+    let created = run(&["topics", "create"], &settings(prefix));
     assert!(created.status.success(), "{created:?}");
 }
 

@@ -167,7 +167,7 @@ fn member(bootstrap_servers: &str, input: &str) -> BaseConsumer {
 fn transactional(bootstrap_servers: &str, input: &str) -> BaseProducer {
     let producer: BaseProducer = client(bootstrap_servers)
         .set("transactional.id", format!("floor.{input}"))
-        .set("linger.ms", "2")
+        .set("linger.ms", "1000")
         .create()
         .expect("a producer");
     producer.init_transactions(PATIENCE).expect("transactions");

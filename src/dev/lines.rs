@@ -96,10 +96,11 @@ pub(super) fn changed(stream: &'static str, key: &[u8], value: &[u8]) {
 fn state_line(stream: &str, key: &[u8], value: &[u8]) -> String {
     let key = printable(&String::from_utf8_lossy(key));
     let state: Value = serde_json::from_slice(value).unwrap_or_default();
-    let text = |field: &str| match &state[field] {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => printable(text),
-        other => printable(&other.to_string()),
+    let text = |field: &str| {
+        let value = &state[field];
+        let number = || value.as_u64().map(|number| number.to_string());
+        let text = value.as_str().map(printable).or_else(number);
+        text.unwrap_or_else(|| "-".to_owned())
     };
     let what = match stream {
         CommandStatus::NAME => format!("{}, device {}", text("status"), text("deviceId")),
