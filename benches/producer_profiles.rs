@@ -1,0 +1,184 @@
+//! Producer profiles on a real Apache Kafka of three brokers: what a push waits
+//! for its acknowledgement, and what it costs this side, by how much a producer
+//! lets be outstanding.
+//!
+//! Each run is a process of its own, and the profiles take turns, so that what
+//! else the machine does meets all of them. `NORTHBRIDGE_TEST_KAFKA` names
+//! another cluster. At the end the same on librdkafka's mock with longer
+//! round trips, as to a cluster in another place.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark whose surroundings fail can only panic"
+)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use northbridge::config::Settings;
+use northbridge::kafka::admin::Admin;
+use northbridge::topics::{Topic, plans};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use profile::{Figures, Profile};
+use support::{eventually, kafka_cluster};
+use usage::median;
+
+#[path = "support/profile.rs"]
+mod profile;
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "support/usage.rs"]
+mod usage;
+
+/// How this program is called to be one producer.
+const PRODUCE: &str = "--produce";
+const PARTITIONS: [i32; 3] = [12, 24, 60];
+const RATES_PER_S: [u32; 2] = [800, 5_000];
+const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_secs(5);
+const MOCK_PARTITIONS: i32 = 12;
+const MOCK_RATE_PER_S: u32 = 800;
+const MOCK_ROUND_TRIPS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, run @ ..] = arguments.as_slice()
+        && flag == PRODUCE
+    {
+        return produce(run);
+    }
+    real_cluster();
+    mock();
+}
+
+fn real_cluster() {
+    let cluster = kafka_cluster::shared();
+    print_head("Apache Kafka, three brokers");
+    for partitions in PARTITIONS {
+        let prefix = kafka_cluster::unique_prefix("profiles");
+        let settings = settings(cluster.bootstrap(), &prefix, partitions);
+        create_topics(&settings);
+        for rate_per_s in RATES_PER_S {
+            compare(&settings, rate_per_s);
+        }
+    }
+}
+
+fn mock() {
+    let broker: MockCluster<'_, DefaultProducerContext> =
+        MockCluster::new(1).expect("a mock cluster");
+    let settings = settings(&broker.bootstrap_servers(), "mock.", MOCK_PARTITIONS);
+    for plan in plans(&settings) {
+        let created = broker.create_topic(&plan.name, plan.partitions, 1);
+        created.expect("a topic");
+    }
+    for round_trip in MOCK_ROUND_TRIPS {
+        let slowed = broker.broker_round_trip_time(1, round_trip);
+        slowed.expect("the mock's round trip");
+        print_head(&format!(
+            "librdkafka's mock broker, round trip {round_trip:?}"
+        ));
+        compare(&settings, MOCK_RATE_PER_S);
+    }
+}
+
+fn compare(settings: &Settings, rate_per_s: u32) {
+    let mut runs = Profile::ALL.map(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        for (profile, runs) in Profile::ALL.into_iter().zip(&mut runs) {
+            runs.push(run(profile, settings, rate_per_s));
+        }
+    }
+    for (profile, runs) in Profile::ALL.into_iter().zip(&runs) {
+        print_row(settings.topics.partitions, rate_per_s, profile, runs);
+    }
+}
+
+fn print_head(cluster: &str) {
+    println!("\n{cluster}; the middle of {ROUNDS} rounds of {ROUND:?}, in turns");
+    println!("partitions  rate/s  profile          p50 ms   p99 ms   max ms  CPU µs/record");
+}
+
+fn print_row(partitions: i32, rate_per_s: u32, profile: Profile, runs: &[Figures]) {
+    let middle = |of: fn(&Figures) -> f64| median(runs.iter().map(of).collect());
+    let millis = |of: fn(&Figures) -> Duration| {
+        median(runs.iter().map(|run| of(run).as_secs_f64() * 1e3).collect())
+    };
+    println!(
+        "{partitions:10}  {rate_per_s:6}  {profile:14} {:8.1} {:8.1} {:8.1} {:14.1}",
+        millis(|run| run.p50),
+        millis(|run| run.p99),
+        millis(|run| run.max),
+        middle(|run| run.cpu_us_per_record),
+    );
+}
+
+/// One run in a process of its own, whose CPU time is the client's alone.
+fn run(profile: Profile, settings: &Settings, rate_per_s: u32) -> Figures {
+    let mut child = Command::new(std::env::current_exe().expect("this program"));
+    child.arg(PRODUCE).arg(profile.to_string());
+    child.args([&settings.kafka.bootstrap_servers, &settings.topics.prefix]);
+    child.arg(settings.topics.partitions.to_string());
+    child.arg(rate_per_s.to_string());
+    let output = child.stderr(std::process::Stdio::inherit()).output();
+    let output = output.expect("this program runs");
+    assert!(output.status.success(), "the producer failed");
+    let line = String::from_utf8(output.stdout).expect("text");
+    let numbers = line.split_whitespace().map(str::parse::<f64>);
+    let numbers: Result<Vec<f64>, _> = numbers.collect();
+    let [p50, p99, max, cpu_us_per_record] = numbers.expect("numbers")[..] else {
+        panic!("four numbers: {line}");
+    };
+    let [p50, p99, max] = [p50, p99, max].map(Duration::from_secs_f64);
+    Figures {
+        p50,
+        p99,
+        max,
+        cpu_us_per_record,
+    }
+}
+
+/// The child's side of [`run`].
+fn produce(run: &[String]) {
+    let [profile, bootstrap_servers, prefix, partitions, rate_per_s] = run else {
+        panic!("profile, bootstrap servers, prefix, partitions, rate");
+    };
+    let profile = Profile::ALL
+        .into_iter()
+        .find(|known| known.to_string() == *profile);
+    let profile = profile.expect("a known profile");
+    let partitions = partitions.parse().expect("a number");
+    let settings = settings(bootstrap_servers, prefix, partitions);
+    let rate_per_s = rate_per_s.parse().expect("a number");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let figures = runtime.block_on(profile::run(profile, &settings, rate_per_s, ROUND));
+    let [p50, p99, max] =
+        [figures.p50, figures.p99, figures.max].map(|latency| latency.as_secs_f64());
+    println!("{p50} {p99} {max} {}", figures.cpu_us_per_record);
+    // The threads that watch Kafka may be in a question that nobody waits for.
+    runtime.shutdown_background();
+}
+
+fn settings(bootstrap_servers: &str, prefix: &str, partitions: i32) -> Settings {
+    let mut settings = Settings::default();
+    bootstrap_servers.clone_into(&mut settings.kafka.bootstrap_servers);
+    prefix.clone_into(&mut settings.topics.prefix);
+    settings.topics.partitions = partitions;
+    settings
+}
+
+fn create_topics(settings: &Settings) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let admin = Admin::new(settings).expect("an administration client");
+    let plans = plans(settings);
+    eventually("all brokers know the topics", || {
+        let created = runtime.block_on(admin.create(&plans[..Topic::INGRESS.len()]));
+        created.ok()?.problem().is_none().then_some(())
+    });
+}

@@ -1,0 +1,209 @@
+//! One producer under one profile: an open loop of pushes at a constant rate in
+//! this process, and what they waited and cost.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::Utc;
+use northbridge::config::Settings;
+use northbridge::kafka::Producer;
+use northbridge::kafka::admin::Admin;
+use northbridge::kafka::monitor::Monitor;
+use northbridge::metrics::{KafkaClientMetrics, Metrics, ProducerMetrics, ReadinessMetrics};
+use northbridge::notification::{Rules, read};
+use northbridge::process::health::Readiness;
+use northbridge::record::{KeyedRecord, Receipt};
+use northbridge::topics::plans;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::task::JoinSet;
+
+use crate::support::bodies;
+use crate::usage::{cpu_time, percentile};
+
+/// What is sent before anything is measured: connections are made, and every
+/// partition has seen the producer's id.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Longer than anything waits here; a producer that gives up fails the run.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much may be outstanding. All have acks=all and idempotence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// librdkafka's own: five requests in flight to each broker.
+    FiveInFlight,
+    /// One request in flight to each broker.
+    OneInFlight,
+    /// The product's: one batch outstanding on each partition.
+    Lanes,
+}
+
+impl Profile {
+    /// All, in the order in which they are compared.
+    pub(crate) const ALL: [Self; 3] = [Self::FiveInFlight, Self::OneInFlight, Self::Lanes];
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FiveInFlight => "five-in-flight",
+            Self::OneInFlight => "one-in-flight",
+            Self::Lanes => "lanes",
+        })
+    }
+}
+
+/// What one run showed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// From when a record was meant to be sent until its caller knew.
+    pub(crate) p50: Duration,
+    /// The same.
+    pub(crate) p99: Duration,
+    /// The same.
+    pub(crate) max: Duration,
+    /// CPU time of the client process for each record.
+    pub(crate) cpu_us_per_record: f64,
+}
+
+/// Either producer behind one call.
+enum Sender {
+    Bare {
+        producer: FutureProducer,
+        topic: String,
+    },
+    Product {
+        producer: Producer,
+        _monitor: Monitor,
+    },
+}
+
+/// Runs a profile on topics that are there.
+pub(crate) async fn run(
+    profile: Profile,
+    settings: &Settings,
+    rate_per_s: u32,
+    measured: Duration,
+) -> Figures {
+    let sender = Arc::new(Sender::new(profile, settings));
+    load(&sender, rate_per_s, WARM_UP).await;
+    let before = cpu_time("self");
+    let mut latencies = load(&sender, rate_per_s, measured).await;
+    let used = cpu_time("self").saturating_sub(before);
+    latencies.sort_unstable();
+    let records = u32::try_from(latencies.len()).expect("a number of records");
+    Figures {
+        p50: percentile(&latencies, 50),
+        p99: percentile(&latencies, 99),
+        max: percentile(&latencies, 100),
+        cpu_us_per_record: used.as_secs_f64() * 1e6 / f64::from(records),
+    }
+}
+
+async fn load(sender: &Arc<Sender>, rate_per_s: u32, duration: Duration) -> Vec<Duration> {
+    let mut deliveries = JoinSet::new();
+    let start = Instant::now();
+    for number in 0_u32.. {
+        let intended = Duration::from_secs(1) * number / rate_per_s;
+        if intended >= duration {
+            break;
+        }
+        tokio::time::sleep_until((start + intended).into()).await;
+        let sender = Arc::clone(sender);
+        deliveries.spawn(async move {
+            sender.deliver(record(number)).await;
+            start.elapsed().saturating_sub(intended)
+        });
+    }
+    deliveries.join_all().await
+}
+
+/// A push as the ingress would hand it on.
+fn record(number: u32) -> KeyedRecord {
+    let id = format!("request-{number}-{:08x}", fastrand::u32(..));
+    let body = Bytes::from(bodies::message_confirm(&id, "device-1", "delivered"));
+    let receipt = Receipt {
+        source: Bytes::from_static(b"/notifications"),
+        received_at: Utc::now(),
+        traceparent: None,
+    };
+    let notification = read(&body, Rules::default()).expect("a notification");
+    KeyedRecord::of_notification(&body, &notification, receipt)
+}
+
+impl Sender {
+    fn new(profile: Profile, settings: &Settings) -> Self {
+        match profile {
+            Profile::FiveInFlight => Self::bare(settings, 5),
+            Profile::OneInFlight => Self::bare(settings, 1),
+            Profile::Lanes => Self::product(settings),
+        }
+    }
+
+    /// With the product's settings in all that matters while all is well.
+    fn bare(settings: &Settings, requests_in_flight: u32) -> Self {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("max.in.flight", requests_in_flight.to_string())
+            .set("linger.ms", "0")
+            .set("partitioner", "murmur2_random")
+            .set("socket.nagle.disable", "true")
+            .set("queue.buffering.max.messages", "1000000")
+            .create();
+        let [command_status, ..] = plans(settings);
+        Self::Bare {
+            producer: producer.expect("a producer"),
+            topic: command_status.name,
+        }
+    }
+
+    fn product(settings: &Settings) -> Self {
+        let metrics = Metrics::new();
+        let producer = Producer::new(
+            settings,
+            ProducerMetrics::register(&metrics),
+            KafkaClientMetrics::register(&metrics, "bench"),
+        )
+        .expect("a producer");
+        let admin = Admin::new(settings).expect("an administration client");
+        let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
+        let deadline = settings.http.answer_deadline_ms.duration();
+        let monitor = Monitor::start(producer.clone(), admin, &readiness, deadline);
+        Self::Product {
+            producer,
+            _monitor: monitor.expect("a thread"),
+        }
+    }
+
+    async fn deliver(&self, record: KeyedRecord) {
+        match self {
+            Self::Bare { producer, topic } => {
+                let bare = FutureRecord::to(topic)
+                    .key(record.key().expect("a key"))
+                    .payload(record.value())
+                    .headers(headers(&record));
+                let sent = producer.send_result(bare).map_err(|(error, _)| error);
+                let delivered = sent.expect("room in the queue").await;
+                delivered.expect("a report").expect("a delivery");
+            }
+            Self::Product { producer, .. } => {
+                let delivered = producer.deliver(record, Instant::now() + PATIENCE).await;
+                delivered.expect("a delivery");
+            }
+        }
+    }
+}
+
+fn headers(record: &KeyedRecord) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new();
+    record.headers(|key, value| {
+        let value = Some(value);
+        headers = std::mem::take(&mut headers).insert(Header { key, value });
+    });
+    headers
+}
