@@ -83,12 +83,7 @@ impl Restore {
             .map(|(low, high)| u64::try_from(high - low).unwrap_or(0))
             .sum();
         for (partition, (_, high)) in &ends {
-            while self
-                .committed
-                .fetch_watermarks(&self.topic, *partition, ASK)?
-                .1
-                < *high
-            {
+            while self.watermarks(&self.committed, *partition)?.1 < *high {
                 if !go_on(0, total) {
                     return Ok(false);
                 }
@@ -145,12 +140,27 @@ impl Restore {
         true
     }
 
+    /// First and next offset of a partition.
+    ///
+    /// A broker that has just started may tell of a topic without partitions.
+    /// librdkafka believes it for metadata.max.age.ms, which is minutes, unless
+    /// it is told to ask again.
+    fn watermarks(
+        &self,
+        reader: &BaseConsumer<Quiet>,
+        partition: i32,
+    ) -> Result<(i64, i64), KafkaError> {
+        let watermarks = reader.fetch_watermarks(&self.topic, partition, ASK);
+        if watermarks.is_err() {
+            reader.fetch_metadata(Some(&self.topic), ASK)?;
+        }
+        watermarks
+    }
+
     /// First and next offset of each partition that is not empty.
     fn ends(&self, partitions: &[i32]) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
         let end = |partition: &i32| {
-            let ends = self
-                .uncommitted
-                .fetch_watermarks(&self.topic, *partition, ASK)?;
+            let ends = self.watermarks(&self.uncommitted, *partition)?;
             Ok((*partition, ends))
         };
         let ends: Result<BTreeMap<_, _>, KafkaError> = partitions.iter().map(end).collect();
