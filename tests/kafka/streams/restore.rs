@@ -1,11 +1,12 @@
 //! Everything that a process knows comes from its state topic.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::outputs::states;
-use super::topics::Topics;
+use super::topics::{Topics, gauge};
 use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
@@ -17,10 +18,11 @@ const KEYS: usize = 200_000;
 const MANY: Duration = Duration::from_secs(120);
 
 /// Compaction is to run now, not in a week.
-const COMPACTED: [(&str, &str); 6] = [
+const COMPACTED: [(&str, &str); 7] = [
     ("cleanup.policy", "compact,delete"),
     ("min.insync.replicas", "2"),
-    ("segment.bytes", "1048576"),
+    ("max.message.bytes", "1056768"),
+    ("segment.bytes", "2097152"),
     ("segment.ms", "1000"),
     ("min.cleanable.dirty.ratio", "0.01"),
     ("delete.retention.ms", "1000"),
@@ -46,7 +48,7 @@ fn a_compacted_topic_alone_restores_200_000_states() {
         topics.write_many("command-status", (0..KEYS).map(push));
     }
     await_records(&writer, 2 * KEYS);
-    assert_eq!(entries(&writer), KEYS);
+    assert_eq!(entries(&writer), KEYS.to_string());
     writer.signal(Signal::TERM);
     assert_eq!(writer.wait(), 0);
     eventually("compaction has run", || {
@@ -60,7 +62,7 @@ fn a_compacted_topic_alone_restores_200_000_states() {
 
     let reader = topics.start("command-status", &[]);
     reader.ready();
-    assert_eq!(entries(&reader), KEYS);
+    assert_eq!(entries(&reader), KEYS.to_string());
     let later: Vec<NewRecord> = (0..KEYS)
         .step_by(1_000)
         .map(|key| {
@@ -72,10 +74,10 @@ fn a_compacted_topic_alone_restores_200_000_states() {
         .collect();
     topics.write("command-status", &later);
     await_records(&reader, later.len());
-    let states = states(&topics, "command-state");
-    assert_eq!(states.len(), KEYS);
+    let all = states(&topics, "command-state");
+    assert_eq!(all.len(), KEYS);
     for key in 0..KEYS {
-        let state = &states[&id(key)];
+        let state = &all[&id(key)];
         let status = if key % 1_000 == 0 {
             "executed"
         } else {
@@ -85,30 +87,32 @@ fn a_compacted_topic_alone_restores_200_000_states() {
         assert_eq!(state["sentAt"], state["deliveredAt"]);
         assert_eq!(state.get("executedAt").is_some(), status == "executed");
     }
-    assert_eq!(entries(&reader), KEYS);
+    assert_eq!(entries(&reader), KEYS.to_string());
 }
 
 fn id(key: usize) -> String {
     format!("request-{key:06}")
 }
 
-fn entries(process: &Northbridge) -> usize {
-    let entries = process.metrics()["northbridge_stream_state_entries{stream=\"command-status\"}"];
-    format!("{entries}").parse().unwrap()
+fn entries(process: &Northbridge) -> String {
+    gauge(
+        process,
+        "northbridge_stream_state_entries{stream=\"command-status\"}",
+    )
 }
 
 /// Waits until so many records are applied, and the gauges tell of it.
 fn await_records(process: &Northbridge, count: usize) {
-    let give_up = std::time::Instant::now() + MANY;
+    let give_up = Instant::now() + MANY;
     let name = "northbridge_stream_records_total{result=\"applied\",stream=\"command-status\"}";
-    while process.metrics()[name].to_string() != count.to_string() {
+    while gauge(process, name) != count.to_string() {
         assert!(
-            std::time::Instant::now() < give_up,
-            "{:?} of {count}",
-            process.metrics()[name]
+            Instant::now() < give_up,
+            "{} of {count}",
+            gauge(process, name)
         );
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     }
     // Gauges are brought up to date every five seconds.
-    std::thread::sleep(Duration::from_secs(6));
+    thread::sleep(Duration::from_secs(6));
 }

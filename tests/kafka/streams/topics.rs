@@ -205,3 +205,8 @@ impl Topics {
             .collect()
     }
 }
+
+/// The value of a series, as `/metrics` writes it.
+pub(super) fn gauge(process: &Northbridge, name: &str) -> String {
+    process.metrics()[name].to_string()
+}
