@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::config::Sources;
+use crate::replay::Request;
+use crate::replay::selection::{Selection, moment};
 
 /// Carries an IoT platform's notifications onto Kafka and never loses one
 /// that it acknowledged.
@@ -47,12 +50,49 @@ pub enum Command {
     /// Runs everything over an embedded broker in memory: nothing to install, nothing kept.
     #[command(after_help = DEV_EXAMPLES)]
     Dev,
+    /// Sends dead letters to the topic they belong to, each exactly once.
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
     /// Creates or compares the topics.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
     /// Checks or shows the settings.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
+}
+
+/// Which dead letters to replay, and how. Those that were replayed before, by
+/// whatever selection, are left out.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Only dead letters of this reason; may be repeated.
+    #[arg(long = "reason", value_name = "REASON")]
+    reasons: Vec<String>,
+    /// Only those that were written to the dead-letter topic at this time or
+    /// later: RFC 3339, or how long ago, such as 90s, 30m, 2h or 7d.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<DateTime<Utc>>,
+    /// Only those that were written to the dead-letter topic before this time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<DateTime<Utc>>,
+    /// Only those in this partition of the dead-letter topic.
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// Only those at this offset of the partition or behind it.
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = value_parser!(i64).range(0..))]
+    from_offset: Option<i64>,
+    /// Only those at this offset of the partition or before it.
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = value_parser!(i64).range(0..))]
+    to_offset: Option<i64>,
+    /// Sends at most so many.
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Sends also what would not be understood today either.
+    #[arg(long)]
+    as_is: bool,
+    /// Shows what would be sent where, and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// `northbridge topics …`
@@ -110,6 +150,16 @@ Examples:
   northbridge dev
   northbridge dev --set http.listen=127.0.0.1:9090";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  northbridge replay --dry-run
+  northbridge replay --reason id-missing --since 2h
+  northbridge replay --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --limit 10
+  northbridge replay --partition 3 --from-offset 41 --to-offset 41 --as-is
+
+A dead letter is read again by the present rules and goes to the topic it belongs to;
+what is still not understood stays, unless --as-is is given. docs/replay.md says more.";
+
 const TOPICS_EXAMPLES: &str = "\
 Examples:
   northbridge topics create --set kafka.bootstrap_servers=kafka:9092
@@ -133,6 +183,29 @@ impl SettingsArgs {
             overrides: self.overrides.clone(),
         }
     }
+}
+
+impl ReplayArgs {
+    /// What is asked for.
+    pub fn request(&self) -> Request {
+        Request {
+            selection: Selection {
+                reasons: self.reasons.clone(),
+                since: self.since,
+                until: self.until,
+                partition: self.partition,
+                from_offset: self.from_offset,
+                to_offset: self.to_offset,
+            },
+            limit: self.limit,
+            as_is: self.as_is,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    moment(text, Utc::now())
 }
 
 #[cfg(test)]

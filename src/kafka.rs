@@ -10,6 +10,7 @@ mod lane;
 pub mod monitor;
 mod murmur2;
 pub mod producer;
+pub mod reader;
 pub mod restore;
 mod statistics;
 pub mod transactions;

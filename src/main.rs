@@ -6,7 +6,7 @@ use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::config::Settings;
 use northbridge::process::{Exit, logging};
 use northbridge::streams::Process;
-use northbridge::{dev, ingress, kafka, streams, topics_command};
+use northbridge::{dev, ingress, kafka, replay, streams, topics_command};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -30,6 +30,7 @@ fn run(cli: &Cli) -> Exit {
         Command::Ingress
         | Command::CommandStatus
         | Command::UpgradeResult
+        | Command::Replay(_)
         | Command::Topics(_)
         | Command::Config(_) => Settings::default(),
     };
@@ -58,6 +59,7 @@ fn run(cli: &Cli) -> Exit {
         Command::Ingress => on_runtime(ingress::run(&settings)),
         Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
         Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),
+        Command::Replay(ref args) => on_runtime(replay::run(&settings, &args.request())),
         Command::Dev => on_runtime(dev::run(settings)),
     };
     ended.unwrap_or_else(|error| {

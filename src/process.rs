@@ -2,6 +2,7 @@
 //! the administration server. Knows nothing of pushes or topics.
 
 pub mod admin;
+pub(crate) mod fail_point;
 pub mod health;
 pub mod logging;
 pub mod signals;

@@ -11,4 +11,5 @@ mod support;
 
 mod cluster;
 mod ingress;
+mod replay;
 mod streams;
