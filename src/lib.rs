@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod notification;
 pub mod process;
 pub mod record;
+pub mod simulate;
 pub mod streams;
 pub mod topics;
 pub mod topics_command;
