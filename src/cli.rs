@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Sources;
+use crate::simulate::arguments::SimulateArgs;
 
 /// Carries an IoT platform's notifications onto Kafka and never loses one
 /// that it acknowledged.
@@ -47,6 +48,9 @@ pub enum Command {
     /// Runs everything over an embedded broker in memory: nothing to install, nothing kept.
     #[command(after_help = DEV_EXAMPLES)]
     Dev,
+    /// Plays the platform against a URL, and proves that what was answered 200 is stored.
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(Box<SimulateArgs>),
     /// Creates or compares the topics.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
@@ -109,6 +113,15 @@ const DEV_EXAMPLES: &str = "\
 Examples:
   northbridge dev
   northbridge dev --set http.listen=127.0.0.1:9090";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  northbridge simulate http://localhost:8080/notifications --rate 800 --duration 5m
+  northbridge simulate https://host/notifications?token=secret --ca ca.pem --policy discard
+  northbridge simulate http://localhost:8080/notifications --count 100000 --verify kafka:9092
+  northbridge simulate http://localhost:8080/notifications --report run.html
+
+Exit codes: 0 done, 1 the proof failed, 64 wrong usage, 69 the listener or Kafka was not available.";
 
 const TOPICS_EXAMPLES: &str = "\
 Examples:

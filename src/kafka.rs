@@ -11,6 +11,7 @@ pub mod monitor;
 mod murmur2;
 pub mod producer;
 pub mod restore;
+pub mod scan;
 mod statistics;
 pub mod transactions;
 

@@ -82,7 +82,7 @@ impl Confirmation<'_> {
             } else {
                 request.text
             }),
-            as_published: self.as_published(oddity),
+            as_published: as_published(oddity),
         }
     }
 
@@ -144,20 +144,6 @@ impl Confirmation<'_> {
             .format(format)
             .to_string()
     }
-
-    fn as_published(&self, oddity: Option<Oddity>) -> bool {
-        match oddity {
-            Some(
-                Oddity::NullField
-                | Oddity::OtherWord
-                | Oddity::UnknownWord
-                | Oddity::Dialect
-                | Oddity::NoKey,
-            ) => false,
-            Some(Oddity::KeyOrder | Oddity::UnknownKeys | Oddity::OwnId | Oddity::EscapedId)
-            | None => true,
-        }
-    }
 }
 
 struct RequestId {
@@ -169,5 +155,20 @@ impl RequestId {
     fn plain(text: String) -> Self {
         let json = format!("\"{text}\"");
         Self { text, json }
+    }
+}
+
+fn as_published(oddity: Option<Oddity>) -> bool {
+    match oddity {
+        Some(
+            Oddity::NullField
+            | Oddity::OtherWord
+            | Oddity::UnknownWord
+            | Oddity::Dialect
+            | Oddity::NoKey,
+        ) => false,
+        Some(Oddity::KeyOrder | Oddity::UnknownKeys | Oddity::OwnId | Oddity::EscapedId) | None => {
+            true
+        }
     }
 }
