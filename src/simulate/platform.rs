@@ -151,8 +151,8 @@ impl Platform {
 
     /// What the platform does now of its own accord.
     pub fn next(&mut self, now: Duration) -> Step {
-        self.drop_old(now);
         self.take_up_retries(now);
+        self.drop_old(now);
         match self.host {
             Host::Probing { .. } => Step::Idle,
             Host::Blacklisted { probe_at } if now < probe_at => Step::Wait(probe_at),
