@@ -94,17 +94,6 @@ pub struct SimulateArgs {
     /// Prints the outcome as JSON instead of a table.
     #[arg(long, help_heading = "Outcome")]
     pub json: bool,
-    /// Writes a page with plots of the run.
-    #[arg(long, value_name = "FILE.html", help_heading = "Outcome")]
-    pub report: Option<PathBuf>,
-    /// Marks of the report: lines of seconds since the start, or an RFC 3339 time, a tab, and a text.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "report",
-        help_heading = "Outcome"
-    )]
-    pub marks: Option<PathBuf>,
 
     /// Proves on this Kafka that every push answered 200 is stored, byte for byte, under its key.
     #[arg(long, value_name = "BOOTSTRAP", help_heading = "Proof")]

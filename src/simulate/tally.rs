@@ -110,18 +110,6 @@ impl Tally {
     pub fn seconds(&self) -> &[Second] {
         &self.seconds
     }
-
-    /// How many answers took from one bound to the next, doubling from 1 ms;
-    /// each with its upper bound.
-    pub fn distribution(&self) -> Vec<(Duration, u64)> {
-        self.latency
-            .iter_log(1_000, 2.0)
-            .map(|step| {
-                let upper = Duration::from_micros(step.value_iterated_to());
-                (upper, step.count_since_last_iteration())
-            })
-            .collect()
-    }
 }
 
 impl Default for Tally {

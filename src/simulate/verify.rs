@@ -14,7 +14,7 @@ use crate::topics::{Topic, name};
 
 /// Right after an election a partition may show an end that is behind what was
 /// acknowledged; so what is missing gets this long to appear.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before looking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 

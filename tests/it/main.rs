@@ -32,6 +32,7 @@ mod protocols;
 mod pushes;
 mod readiness;
 mod records;
+mod simulate;
 mod survival;
 mod tls;
 
