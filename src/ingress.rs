@@ -39,13 +39,11 @@ use crate::config::{Auth, Settings};
 use crate::kafka::admin::Admin;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{self, Producer};
-use crate::metrics::{
-    KafkaClientMetrics, Metrics, ProducerMetrics, PushMetrics, ReadinessMetrics, ServerMetrics,
-};
+use crate::metrics::{KafkaClientMetrics, ProducerMetrics, PushMetrics, ServerMetrics};
 use crate::notification::Rules;
 use crate::process::Exit;
 use crate::process::admin::Administration;
-use crate::process::health::{Condition, Readiness};
+use crate::process::health::Condition;
 use crate::process::signals::Signals;
 
 /// How long before the shutdown's deadline whatever still waits is answered.
@@ -55,8 +53,6 @@ const LAST_CALL: Duration = Duration::from_millis(1_500);
 pub struct Ingress {
     /// Where pushes are received.
     pub address: SocketAddr,
-    /// Where the administration server listens.
-    pub admin_address: SocketAddr,
     announce: Duration,
     deadline: Duration,
     accepting: Condition,
@@ -76,7 +72,9 @@ pub struct Ingress {
 /// Where it cannot start; the message says what to do.
 pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let ingress = Ingress::start(settings, None).await?;
+    let administration = Administration::new();
+    let ingress = Ingress::start(settings, &administration, None)?;
+    administration.start(settings.admin.listen).await?;
     let signal = signals.next().await;
     signals.stop_at_next();
     tracing::info!(signal, "draining; another signal stops at once");
@@ -84,27 +82,31 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
 }
 
 impl Ingress {
-    /// Starts every part. Kafka need not be there.
+    /// Starts every part, each of which reports to `administration`. Kafka
+    /// need not be there.
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read or an address cannot be bound.
-    pub async fn start(settings: &Settings, stored: Option<Stored>) -> anyhow::Result<Self> {
-        let metrics = Metrics::new();
-        let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
+    /// Where a file cannot be read or the address cannot be bound.
+    pub fn start(
+        settings: &Settings,
+        administration: &Administration,
+        stored: Option<Stored>,
+    ) -> anyhow::Result<Self> {
+        let Administration { metrics, readiness } = administration;
         let accepting = readiness.condition("accepting", "starting");
-        let pushes = Arc::new(PushMetrics::register(&metrics));
-        let server_metrics = Arc::new(ServerMetrics::register(&metrics));
+        let pushes = Arc::new(PushMetrics::register(metrics));
+        let server_metrics = Arc::new(ServerMetrics::register(metrics));
         let answer_deadline = settings.http.answer_deadline_ms.duration();
 
         let producer = Producer::new(
             settings,
-            ProducerMetrics::register(&metrics),
-            KafkaClientMetrics::register(&metrics, "ingress"),
+            ProducerMetrics::register(metrics),
+            KafkaClientMetrics::register(metrics, "ingress"),
         )
         .context(kafka::NOT_TAKEN)?;
         let admin = Admin::new(settings).context(kafka::NOT_TAKEN)?;
-        let monitor = Monitor::start(producer.clone(), admin, &readiness, answer_deadline)
+        let monitor = Monitor::start(producer.clone(), admin, readiness, answer_deadline)
             .context("the thread that watches Kafka cannot be started")?;
 
         let last_call = CancellationToken::new();
@@ -137,20 +139,17 @@ impl Ingress {
             Arc::clone(&handler),
             terminator,
         )
-        .with_context(|| cannot_bind("http.listen", settings.http.listen))?;
+        .with_context(|| {
+            let address = settings.http.listen;
+            format!("cannot listen on {address}: set another address with --set http.listen=ADDRESS:PORT")
+        })?;
         let address = server.address()?;
-        let admin_address = Administration { metrics, readiness }
-            .start(settings.admin.listen)
-            .await
-            .with_context(|| cannot_bind("admin.listen", settings.admin.listen))?;
-        tracing::info!(address = %admin_address, "administration listening");
         tracing::info!(%address, tls = settings.tls.certificate_file.is_some(), "listening");
         accepting.set(true, "accepting pushes");
 
         let stop = CancellationToken::new();
         Ok(Self {
             address,
-            admin_address,
             announce: settings.shutdown.announce_ms.duration(),
             deadline: settings.shutdown.deadline_ms.duration(),
             accepting,
@@ -210,10 +209,6 @@ impl std::fmt::Debug for Ingress {
 
 async fn by(end: Instant, work: impl Future<Output = ()>) -> bool {
     tokio::time::timeout_at(end.into(), work).await.is_ok()
-}
-
-fn cannot_bind(key: &str, address: SocketAddr) -> String {
-    format!("cannot listen on {address}: set another address with --set {key}=ADDRESS:PORT")
 }
 
 fn gate(auth: &Auth) -> anyhow::Result<auth::Gate> {

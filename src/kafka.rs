@@ -107,12 +107,14 @@ pub fn check(settings: &Settings) -> Result<(), KafkaError> {
 /// The producer of one stream's transactions.
 fn transactional_config(settings: &Settings, transactional_id: &str) -> ClientConfig {
     let mut config = client_config(settings);
-    // A batch is handed over at once and then waited for: a few milliseconds
-    // make large requests of it.
-    config.set("linger.ms", "2").set("compression.type", "none");
+    config.set("compression.type", "none");
     with_options(&mut config, settings);
     config
         .set("transactional.id", transactional_id)
+        // The commit sends whatever waits, so that a batch is one request for
+        // each partition. While a request is in flight, librdkafka's threads
+        // spin over records whose linger is over.
+        .set("linger.ms", "1000")
         .set(
             "transaction.timeout.ms",
             settings.streams.transaction_timeout_ms.0.to_string(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::{
@@ -28,6 +28,7 @@ const LATENCY_SECONDS: &[f64] = &[
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    kafka_clients: Arc<OnceLock<KafkaClientMetrics>>,
 }
 
 /// What became of a push: the label `outcome`.
@@ -84,6 +85,7 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::new(),
+            kafka_clients: Arc::default(),
         };
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.add(Box::new(process));
@@ -451,10 +453,22 @@ pub struct KafkaClientMetrics {
 }
 
 impl KafkaClientMetrics {
-    /// Registers them, at zero for `client`.
+    /// Those of `client`, at zero. The clients of one process share the
+    /// families, which the first of them registers.
     pub fn register(metrics: &Metrics, client: &str) -> Self {
+        let families = metrics
+            .kafka_clients
+            .get_or_init(|| Self::families(metrics));
+        families.queue_messages.with_label_values(&[client]);
+        families.queue_bytes.with_label_values(&[client]);
+        families.sent_messages.with_label_values(&[client]);
+        families.brokers_connected.with_label_values(&[client]);
+        families.clone()
+    }
+
+    fn families(metrics: &Metrics) -> Self {
         let by_broker = ["client", "broker"];
-        let new = Self {
+        Self {
             queue_messages: metrics.gauges(
                 "kafka_queue_messages",
                 "Messages in librdkafka's queues.",
@@ -505,12 +519,7 @@ impl KafkaClientMetrics {
                 "Mean records in a batch over the last statistics interval.",
                 &["client", "topic"],
             ),
-        };
-        new.queue_messages.with_label_values(&[client]);
-        new.queue_bytes.with_label_values(&[client]);
-        new.sent_messages.with_label_values(&[client]);
-        new.brokers_connected.with_label_values(&[client]);
-        new
+        }
     }
 }
 

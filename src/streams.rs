@@ -32,13 +32,12 @@ use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
 use transaction::{Changed, WorkPlan, Worker};
 
 use crate::config::Settings;
+use crate::kafka;
 use crate::kafka::admin::{Admin, Survey};
 use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
 use crate::kafka::transactions::Transactions;
-use crate::metrics::{
-    KafkaClientMetrics, Metrics, ReadinessMetrics, StreamFamilies, StreamMetrics,
-};
+use crate::metrics::{KafkaClientMetrics, Metrics, StreamFamilies, StreamMetrics};
 use crate::process::Exit;
 use crate::process::admin::Administration;
 use crate::process::health::{Condition, Readiness};
@@ -47,10 +46,9 @@ use crate::topics::{Plan, Topic, plans};
 
 /// The pause before the cluster is asked again whether its topics are fit.
 const SURVEY_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long one question about the topics' settings may take; a cluster that does
-/// not show them may never answer it.
-const ASK: Duration = Duration::from_secs(2);
+/// How long a question about them may take. A cluster that does not show their
+/// settings may never answer it, and the group waits meanwhile.
+const SURVEY: Duration = Duration::from_secs(2);
 
 /// Which process this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +75,9 @@ pub struct Streams {
 /// Where it cannot start; the message says what to do.
 pub async fn run(settings: &Settings, process: Process) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let metrics = Metrics::new();
-    let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
-    let mut streams = Streams::start(settings, &[process], &metrics, &readiness, None)?;
-    let address = Administration { metrics, readiness }
-        .start(settings.admin.listen)
-        .await
-        .with_context(|| {
-            let address = settings.admin.listen;
-            format!("cannot listen on {address}: set another address with --set admin.listen=ADDRESS:PORT")
-        })?;
-    tracing::info!(%address, "administration listening");
+    let administration = Administration::new();
+    let mut streams = Streams::start(settings, &[process], &administration, None)?;
+    administration.start(settings.admin.listen).await?;
     tokio::select! {
         exit = streams.ended() => return Ok(exit),
         signal = signals.next() => {
@@ -100,7 +90,7 @@ pub async fn run(settings: &Settings, process: Process) -> anyhow::Result<Exit> 
 
 impl Streams {
     /// Starts the stages of these processes, each on a thread of its own.
-    /// Kafka need not be there.
+    /// They report to `administration`. Kafka need not be there.
     ///
     /// # Errors
     ///
@@ -108,15 +98,15 @@ impl Streams {
     pub fn start(
         settings: &Settings,
         processes: &[Process],
-        metrics: &Metrics,
-        readiness: &Readiness,
+        administration: &Administration,
         changed: Option<Changed>,
     ) -> anyhow::Result<Self> {
+        let Administration { metrics, readiness } = administration;
         let (send, ended) = mpsc::unbounded_channel();
         let mut start = Start {
             settings,
             families: StreamFamilies::register(metrics),
-            client_metrics: KafkaClientMetrics::register(metrics, CommandStatus::NAME),
+            metrics,
             readiness,
             changed,
             stop: Arc::new(AtomicBool::new(false)),
@@ -173,7 +163,7 @@ impl Streams {
 struct Start<'a> {
     settings: &'a Settings,
     families: StreamFamilies,
-    client_metrics: KafkaClientMetrics,
+    metrics: &'a Metrics,
     readiness: &'a Readiness,
     changed: Option<Changed>,
     stop: Arc<AtomicBool>,
@@ -193,18 +183,18 @@ impl Start<'_> {
         let prefix = &settings.streams.group_prefix;
         let group = format!("{prefix}{}", S::NAME);
         let transactional_id = format!("{group}.{}", instance(settings));
-        let set_up = || format!("the Kafka clients of {} cannot be set up", S::NAME);
         let worker = Worker::<S> {
             member: Member::join(
                 settings,
                 &group,
                 &plan(S::INPUT).name,
                 S::NAME,
-                self.client_metrics.clone(),
+                KafkaClientMetrics::register(self.metrics, S::NAME),
             )
-            .with_context(set_up)?,
-            transactions: Transactions::new(settings, &transactional_id).with_context(set_up)?,
-            restore: Restore::new(settings, &plan(S::STATE).name).with_context(set_up)?,
+            .context(kafka::NOT_TAKEN)?,
+            transactions: Transactions::new(settings, &transactional_id)
+                .context(kafka::NOT_TAKEN)?,
+            restore: Restore::new(settings, &plan(S::STATE).name).context(kafka::NOT_TAKEN)?,
             plan: WorkPlan {
                 input_topic: plan(S::INPUT).name.clone(),
                 state_topic: plan(S::STATE).name.clone(),
@@ -232,7 +222,7 @@ impl Start<'_> {
                 .chain(S::FORWARDS)
                 .map(|topic| plan(topic).clone())
                 .collect(),
-            admin: Admin::new(settings).with_context(set_up)?,
+            admin: Admin::new(settings).context(kafka::NOT_TAKEN)?,
             condition: self
                 .readiness
                 .condition(S::TOPICS_CONDITION, "not compared yet"),
@@ -275,7 +265,7 @@ impl Topics {
             .collect();
         let mut said = String::new();
         while !stop.load(Ordering::Relaxed) {
-            let unfit = match runtime.block_on(self.admin.survey(&all, ASK)) {
+            let unfit = match runtime.block_on(self.admin.survey(&all, SURVEY)) {
                 Ok(survey) => self.unfit(&survey),
                 Err(error) => Some(format!("Kafka does not answer: {error}")),
             };

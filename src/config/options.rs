@@ -25,6 +25,12 @@ impl KafkaOptions {
         pairs.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Sets a property unless the operator has set it.
+    pub fn set_default(&mut self, name: &str, value: &str) {
+        let entry = self.0.entry(name.to_owned());
+        entry.or_insert_with(|| value.to_owned());
+    }
+
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
         self.iter().map(|(name, value)| {
             let shown = if is_secret(name) { MASK } else { value };

@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn what_is_configured_together_is_required_together() {
         let gate = Gate {
-            allowed_addresses: Some(Networks::parse(&owned(&["10.0.0.0/8"])).unwrap()),
+            allowed_addresses: Some(Networks::new(vec!["10.0.0.0/8".parse().unwrap()])),
             basic: Some(basic(&["name"], &["word"])),
             token: Some(tokens(&["secret"])),
         };

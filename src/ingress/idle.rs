@@ -105,6 +105,11 @@ impl Activity {
         RequestGuard(Arc::clone(self))
     }
 
+    /// Whether a request is in progress.
+    pub fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Acquire) > 0
+    }
+
     /// Resolves when the connection must be closed; later calls resolve at
     /// once until something happens on it. Safe to drop and call again.
     ///

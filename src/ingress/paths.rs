@@ -10,6 +10,10 @@ use http::uri::PathAndQuery;
 /// The segment of a configured path that stands for the secret token.
 pub const TOKEN_SEGMENT: &str = "{token}";
 
+/// The same in a path's name: braces are no part of a URI reference (RFC 3986),
+/// which the name is where it becomes an event's `ce_source`.
+const TOKEN_IN_NAME: &str = "%7Btoken%7D";
+
 /// The paths the listener answers on.
 ///
 /// A trailing slash makes no difference, and percent-encoding is compared as
@@ -25,7 +29,7 @@ pub struct Paths {
 /// A configured path that a request asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PathMatch<'paths, 'request> {
-    /// The path as configured, with `{token}` in the place of the secret:
+    /// The path as configured, with `%7Btoken%7D` in the place of the secret:
     /// stable over instances and rotations, and safe to store and to log.
     pub name: &'paths Arc<str>,
     /// What stands in the place of `{token}`, percent-encoded as it came;
@@ -93,17 +97,6 @@ impl Paths {
             .iter()
             .find_map(|configured| configured.matches(path))
     }
-
-    /// Whether a configured path has a `{token}` segment, and so needs a token
-    /// to be configured.
-    pub fn any_carries_token(&self) -> bool {
-        self.configured.iter().any(|path| path.shape.has_token())
-    }
-
-    /// Whether every configured path has a `{token}` segment.
-    pub fn all_carry_token(&self) -> bool {
-        self.configured.iter().all(|path| path.shape.has_token())
-    }
 }
 
 #[derive(Debug)]
@@ -127,7 +120,7 @@ impl ConfiguredPath {
         }
         let shape = Shape::parse(without_trailing_slash(path))
             .ok_or_else(|| PathError::MisplacedToken { path: path.into() })?;
-        let name = path.into();
+        let name = path.replace(TOKEN_SEGMENT, TOKEN_IN_NAME).into();
         Ok(Self { name, shape })
     }
 
@@ -190,14 +183,14 @@ mod tests {
             ("/n/", Some(("/n", None))),
             ("/n//", None),
             ("/", Some(("/", None))),
-            ("/push/s3cret", Some(("/push/{token}", Some("s3cret")))),
-            ("/push/s3cret/", Some(("/push/{token}", Some("s3cret")))),
-            ("/push/a%2Fb", Some(("/push/{token}", Some("a%2Fb")))),
+            ("/push/s3cret", Some(("/push/%7Btoken%7D", Some("s3cret")))),
+            ("/push/s3cret/", Some(("/push/%7Btoken%7D", Some("s3cret")))),
+            ("/push/a%2Fb", Some(("/push/%7Btoken%7D", Some("a%2Fb")))),
             ("/push/plain", Some(("/push/plain", None))),
             ("/push", None),
             ("/push/", None),
             ("/push/a/b", None),
-            ("/s3cret/in", Some(("/{token}/in/", Some("s3cret")))),
+            ("/s3cret/in", Some(("/%7Btoken%7D/in/", Some("s3cret")))),
             ("//in", None),
             ("/N", None),
             ("/%6E", None),
@@ -234,20 +227,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn whether_paths_carry_the_token_is_known() {
-        let rows: &[(&[&str], (bool, bool))] = &[
-            (&["/n"], (false, false)),
-            (&["/n", "/p/{token}"], (true, false)),
-            (&["/p/{token}"], (true, true)),
-        ];
-        for (configured, expected) in rows {
-            let paths = paths(configured).unwrap();
-            let carries = (paths.any_carries_token(), paths.all_carry_token());
-            assert_eq!(carries, *expected, "{configured:?}");
-        }
-    }
-
     proptest! {
         #[test]
         fn the_name_never_holds_the_token(token in "[!-.0-~]{1,64}") {
@@ -255,7 +234,7 @@ mod tests {
             let path = format!("/push/{token}/x");
             let found = paths.find(&path).unwrap();
             prop_assert_eq!(found.token, Some(token.as_str()));
-            prop_assert_eq!(&**found.name, "/push/{token}/x");
+            prop_assert_eq!(&**found.name, "/push/%7Btoken%7D/x");
         }
     }
 }

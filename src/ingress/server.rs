@@ -10,7 +10,7 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
@@ -41,7 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG_TAKEOVER: Duration = Duration::from_secs(1);
 /// No new connection for so long means that the backlog is empty.
 const BACKLOG_QUIET: Duration = Duration::from_millis(50);
-/// How long after its start a connection is left open for its first request.
+/// How long a connection that has asked for nothing yet is left open for its
+/// first request when the others are drained.
 const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 /// What one HTTP/2 stream may send ahead of what was read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -223,7 +224,9 @@ impl Shared {
     {
         let activity = Activity::new(self.idle);
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let asked = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
             let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
             async move {
                 let answer = handler.answer(request, client).await;
@@ -232,7 +235,6 @@ impl Shared {
             }
         });
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        let accepted = Instant::now();
         let reason = tokio::select! {
             ended = connection.as_mut() => {
                 return if ended.is_ok() { "done" } else { "error" };
@@ -241,25 +243,36 @@ impl Shared {
                 Expired::KeepAlive => expired.as_str(),
                 Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
             },
-            () = self.drained(accepted) => "drained",
+            () = self.drained(&asked) => "drained",
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ended = connection => {}
-            // Requests in progress take what they take; neither a head that
-            // never comes nor a peer that does not read may hold up the end.
             _expired = activity.expired(), if reason == "drained" => {}
-            () = tokio::time::sleep(WRITE_TIMEOUT), if reason != "drained" => {}
+            () = self.left_alone(&activity) => {}
         }
         reason
     }
 
-    /// Resolves when a connection accepted then is to be drained. hyper closes
-    /// at once what has not sent a byte yet, and the request of a new
-    /// connection may be on its way.
-    async fn drained(&self, accepted: Instant) {
+    /// Resolves when a connection that was asked to end has no request in
+    /// progress and still has not ended: requests take what they take, but a
+    /// peer that ignores HTTP/2's GOAWAY must not hold up the end.
+    async fn left_alone(&self, activity: &Activity) {
+        loop {
+            tokio::time::sleep(self.header_timeout).await;
+            if !activity.is_busy() {
+                return;
+            }
+        }
+    }
+
+    /// Resolves when a connection is to be drained. hyper closes at once what
+    /// has not sent a byte yet, and the first request may be on its way.
+    async fn drained(&self, asked: &AtomicBool) {
         self.drain.cancelled().await;
-        tokio::time::sleep_until(accepted + NEWCOMER_GRACE).await;
+        if !asked.load(Ordering::Relaxed) {
+            tokio::time::sleep(NEWCOMER_GRACE).await;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! paused until their state was restored; what came and went is told after the
 //! poll, and applied outside it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rdkafka::consumer::{
 };
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::member_config;
@@ -31,6 +32,9 @@ pub struct Member {
 }
 
 /// What a rebalance did to the partitions of the topic.
+///
+/// Every rebalance of the group ends with a [`Moved::Came`], which names no
+/// partition where none came to this member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {
     /// These came, paused.
@@ -89,18 +93,36 @@ impl Member {
         std::mem::take(&mut *lock(&self.consumer.context().moved))
     }
 
-    /// Waits until the offsets of partitions are settled: no transaction on
-    /// them is open. So long, a predecessor's last commit may still be on its way.
+    /// The committed offsets of partitions, 0 where there is none; asked for
+    /// until they are settled, that is, until no transaction on them is open.
+    /// So long, a predecessor's last commit may still be on its way.
     ///
     /// # Errors
     ///
     /// Where they are not settled in time, or the cluster does not answer.
-    pub fn await_settled(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+    pub fn settled(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, KafkaError> {
         // A read_committed member asks for stable offsets (KIP-447), and the
         // brokers refuse while there are none.
-        self.consumer
-            .committed_offsets(self.list(partitions), ASK)
-            .map(drop)
+        let list = self
+            .consumer
+            .committed_offsets(self.list(partitions), ASK)?;
+        let settled = |element: &TopicPartitionListElem<'_>| {
+            element.error()?;
+            // Where none is committed, the raw offset is negative.
+            let offset = element.offset().to_raw().unwrap_or(0).max(0);
+            Ok((element.partition(), offset))
+        };
+        list.elements().iter().map(settled).collect()
+    }
+
+    /// Holds the records of these partitions back, also those that are fetched
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Where librdkafka cannot.
+    pub fn pause(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        self.consumer.pause(&self.list(partitions))
     }
 
     /// Lets records of these partitions come.
@@ -112,9 +134,34 @@ impl Member {
         self.consumer.resume(&self.list(partitions))
     }
 
-    /// This member's proof of membership, for a transaction's offsets.
+    /// This member's proof of membership, for a transaction's offsets; `None`
+    /// while its partitions are lost.
+    ///
+    /// A member that was given up by the group has no member id until it has
+    /// joined again, and brokers take a transaction's offsets unexamined where
+    /// neither member id nor generation is told (they are optional since
+    /// KIP-447). librdkafka marks the partitions as lost before it answers with
+    /// such a proof: so the mark is looked at last.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        self.consumer.group_metadata()
+        let metadata = self.consumer.group_metadata();
+        metadata.filter(|_| !self.consumer.assignment_lost())
+    }
+
+    /// The offset after the last record that came, by partition; it includes
+    /// the markers of transactions.
+    pub fn positions(&self) -> BTreeMap<i32, i64> {
+        let positions = self.consumer.position().ok();
+        let elements = positions.iter().flat_map(TopicPartitionList::elements);
+        elements
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(next) => Some((element.partition(), next)),
+                Offset::Beginning
+                | Offset::End
+                | Offset::Stored
+                | Offset::Invalid
+                | Offset::OffsetTail(_) => None,
+            })
+            .collect()
     }
 
     /// The offsets to commit: the next one of each partition.
@@ -203,9 +250,7 @@ impl ConsumerContext for Context {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(list) = rebalance
-            && list.count() > 0
-        {
+        if let Rebalance::Assign(list) = rebalance {
             // Not one record before the state is restored.
             if let Err(error) = consumer.pause(list) {
                 tracing::warn!(%error, "new partitions could not be paused");
@@ -218,7 +263,7 @@ impl ConsumerContext for Context {
 fn partitions(list: &TopicPartitionList) -> Vec<i32> {
     list.elements()
         .iter()
-        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .map(TopicPartitionListElem::partition)
         .collect()
 }
 

@@ -50,8 +50,13 @@ impl Restore {
     ///
     /// Where librdkafka does not accept an option.
     pub fn new(settings: &Settings, topic: &str) -> Result<Self, KafkaError> {
-        let reader =
-            |isolation: &str| reader_config(settings, isolation).create_with_context(Quiet);
+        let reader = |isolation: &str| {
+            reader_config(settings, isolation)
+                // An end is told by an answer without records, for which a
+                // broker waits so long.
+                .set("fetch.wait.max.ms", "10")
+                .create_with_context(Quiet)
+        };
         Ok(Self {
             committed: reader("read_committed")?,
             uncommitted: reader("read_uncommitted")?,
@@ -140,6 +145,7 @@ impl Restore {
         true
     }
 
+    /// First and next offset of each partition that is not empty.
     fn ends(&self, partitions: &[i32]) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
         let end = |partition: &i32| {
             let ends = self
@@ -147,7 +153,11 @@ impl Restore {
                 .fetch_watermarks(&self.topic, *partition, ASK)?;
             Ok((*partition, ends))
         };
-        partitions.iter().map(end).collect()
+        let ends: Result<BTreeMap<_, _>, KafkaError> = partitions.iter().map(end).collect();
+        Ok(ends?
+            .into_iter()
+            .filter(|(_, (low, high))| low < high)
+            .collect())
     }
 }
 

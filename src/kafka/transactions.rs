@@ -15,6 +15,8 @@ use crate::config::Settings;
 
 /// How long one call into librdkafka may take before it is made again.
 const CALL: Duration = Duration::from_secs(5);
+/// The same for an abort: it is made again as soon as there are reports to fetch.
+const ABORT_CALL: Duration = Duration::from_millis(200);
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,51 +128,43 @@ impl Transactions {
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        self.until_settled(|| {
+        let give_up_at = Instant::now() + self.timeout;
+        let call = || {
             self.producer
                 .send_offsets_to_transaction(offsets, group, CALL)
-        })
+        };
+        until_settled(call, || Instant::now() < give_up_at)
     }
 
     /// Commits: all that was written and the offsets, or nothing.
+    ///
+    /// Waits as long as no broker answers: only they know how it ended.
     ///
     /// # Errors
     ///
     /// See [`TransactionError`].
     pub fn commit(&self) -> Result<(), TransactionError> {
-        self.until_settled(|| self.producer.commit_transaction(CALL))
+        until_settled(|| self.producer.commit_transaction(CALL), || true)
     }
 
-    /// Aborts the transaction that is open.
+    /// Aborts the transaction that is open. Waits as long as no broker answers.
     ///
     /// # Errors
     ///
     /// Only [`TransactionError::Fatal`].
     pub fn abort(&self) -> Result<(), TransactionError> {
-        let aborted = self.until_settled(|| self.producer.abort_transaction(CALL));
+        // librdkafka waits for the reports of the records that it drops, but
+        // whoever aborts must fetch them; the commit does so by itself.
+        let call = || {
+            self.producer.poll(Duration::ZERO);
+            self.producer.abort_transaction(ABORT_CALL)
+        };
+        let aborted = until_settled(call, || true);
         aborted.map_err(|error| match error {
             TransactionError::Abort(error) | TransactionError::Fatal(error) => {
                 TransactionError::Fatal(error)
             }
         })
-    }
-
-    /// Makes a call again while it may be repeated, for at most the time that
-    /// the brokers give a transaction.
-    fn until_settled(
-        &self,
-        mut call: impl FnMut() -> Result<(), KafkaError>,
-    ) -> Result<(), TransactionError> {
-        let give_up_at = Instant::now() + self.timeout;
-        loop {
-            match call() {
-                Ok(()) => return Ok(()),
-                Err(error) if is_retriable(&error) && Instant::now() < give_up_at => {
-                    std::thread::sleep(PAUSE);
-                }
-                Err(error) => return Err(classify(error)),
-            }
-        }
     }
 }
 
@@ -179,6 +173,20 @@ impl std::fmt::Debug for Transactions {
         f.debug_struct("Transactions")
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// Makes a call again while it may be repeated and `go_on` says so.
+fn until_settled(
+    mut call: impl FnMut() -> Result<(), KafkaError>,
+    go_on: impl Fn() -> bool,
+) -> Result<(), TransactionError> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(error) if is_retriable(&error) && go_on() => std::thread::sleep(PAUSE),
+            Err(error) => return Err(classify(error)),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use super::health::Readiness;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReadinessMetrics};
 
 /// How long a scraper may take to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,17 +33,35 @@ pub struct Administration {
     pub readiness: Readiness,
 }
 
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: set another address with --set admin.listen=ADDRESS:PORT")]
+pub struct CannotListen {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
 impl Administration {
+    /// What a process begins with: its own metrics, and no conditions. Its
+    /// parts register what they report.
+    pub fn new() -> Self {
+        let metrics = Metrics::new();
+        let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
+        Self { metrics, readiness }
+    }
+
     /// Listens on `address` and serves until the process ends. The address
     /// that it is bound to.
     ///
     /// # Errors
     ///
     /// Where the address cannot be bound.
-    pub async fn start(self, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
+    pub async fn start(self, address: SocketAddr) -> Result<SocketAddr, CannotListen> {
+        let failed = |source| CannotListen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         tokio::spawn(self.serve(listener));
+        tracing::info!(%address, "administration listening");
         Ok(address)
     }
 
@@ -96,6 +114,12 @@ impl Administration {
         };
         let body = serde_json::to_string(&report).unwrap_or_default();
         text(status, "application/json", body)
+    }
+}
+
+impl Default for Administration {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -16,6 +16,7 @@ use super::time::Timestamp;
 pub struct Store {
     entries: HashMap<Box<[u8]>, Entry>,
     bytes: usize,
+    next_offset: i64,
 }
 
 /// One state.
@@ -34,6 +35,24 @@ struct OpenSince {
 }
 
 impl Store {
+    /// An empty store of a partition whose records count from `next_offset`.
+    pub fn at(next_offset: i64) -> Self {
+        Self {
+            next_offset,
+            ..Self::default()
+        }
+    }
+
+    /// The offset of the first record that is not in the states, as committed.
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// All records before `next_offset` are in the states now.
+    pub fn advance(&mut self, next_offset: i64) {
+        self.next_offset = next_offset;
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.entries.get(key).map(|entry| entry.value.as_ref())

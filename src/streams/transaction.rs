@@ -18,26 +18,29 @@
 //! rebalance has taken away meanwhile. The fault tests kill the process at each
 //! of the numbered steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedMessage;
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedMessage};
 
 use super::command_state::Status;
-use super::push::Poison;
 use super::store::Store;
-use super::stream::{Effect, Forward, Input, Open, Stream};
-use crate::kafka::group::{Member, Moved};
+use super::stream::{Effect, Forward, Input, Stream};
+use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
 use crate::kafka::transactions::{TransactionError, Transactions, Write};
 use crate::metrics::StreamMetrics;
 use crate::process::Exit;
 use crate::process::health::Condition;
+
+mod moves;
+mod overlay;
+
+use overlay::Overlay;
 
 /// How long a poll waits while nothing is gathered; so soon a stop is noticed.
 const IDLE_POLL: Duration = Duration::from_millis(100);
@@ -46,13 +49,11 @@ const GAUGES: Duration = Duration::from_secs(5);
 /// How often expired states are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// The most expired states that one transaction removes.
-const SWEEP_LIMIT: usize = 1_000;
+const SWEEP_LIMIT: usize = 5_000;
 /// How often a long restore says how far it is.
 const RESTORE_PROGRESS: Duration = Duration::from_secs(5);
-/// The pause after an aborted transaction.
+/// The pause after an aborted transaction or a failed restore.
 const ABORT_PAUSE: Duration = Duration::from_millis(200);
-/// What key, headers and framing may add to a state, in bytes.
-const OVERHEAD_BYTES: u64 = crate::topics::RECORD_OVERHEAD_BYTES;
 
 /// What one worker works with.
 pub struct Worker<S: Stream> {
@@ -141,7 +142,9 @@ impl<S: Stream> Worker<S> {
             self.gather(&mut batch, stop)?;
             if Instant::now() >= next_sweep {
                 batch.expired = self.expired();
-                next_sweep = Instant::now() + SWEEP;
+                // Where one transaction cannot take all, the next goes on.
+                let more = batch.expired.len() == SWEEP_LIMIT;
+                next_sweep = Instant::now() + if more { Duration::ZERO } else { SWEEP };
             }
             fail_point(2);
             if !batch.is_empty() {
@@ -156,7 +159,7 @@ impl<S: Stream> Worker<S> {
                 }
             }
             if Instant::now() >= next_gauges {
-                self.show();
+                self.show(&self.positions(&batch));
                 next_gauges = Instant::now() + GAUGES;
             }
             if stop.load(Ordering::Relaxed) && batch.is_empty() {
@@ -173,6 +176,11 @@ impl<S: Stream> Worker<S> {
                 until.saturating_duration_since(Instant::now())
             });
             match self.member.poll(left) {
+                Ok(Some(message)) if !self.stores.contains_key(&message.partition()) => {
+                    let partition = message.partition();
+                    let text = format!("a record of partition {partition} came before its states");
+                    return Err(Ended::Lost(text));
+                }
                 Ok(Some(message)) => batch.take(&message),
                 Ok(None) => {}
                 Err(error) => return Err(Ended::Lost(error.to_string())),
@@ -189,179 +197,39 @@ impl<S: Stream> Worker<S> {
         }
     }
 
-    /// Applies what rebalances did inside the polls.
-    fn rebalance(&mut self, batch: &mut Batch, stop: &AtomicBool) -> Result<(), Ended> {
-        for moved in self.member.moved() {
-            match moved {
-                Moved::Went(partitions) => {
-                    tracing::info!(stream = S::NAME, ?partitions, "partitions went to others");
-                    for partition in &partitions {
-                        self.stores.remove(partition);
-                        self.metrics.forget(*partition);
-                    }
-                    batch
-                        .records
-                        .retain(|record| !partitions.contains(&record.partition()));
-                    batch
-                        .expired
-                        .retain(|(partition, _)| !partitions.contains(partition));
-                }
-                Moved::Came(partitions) => {
-                    tracing::info!(
-                        stream = S::NAME,
-                        ?partitions,
-                        "partitions came; restoring their states"
-                    );
-                    self.restore(&partitions, stop)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills the stores of new partitions from the state topic, then lets
-    /// their records come. Tried again until it succeeds; a stop ends it.
-    fn restore(&mut self, partitions: &[i32], stop: &AtomicBool) -> Result<(), Ended> {
-        let began = Instant::now();
-        self.restored
-            .set(false, "restoring the states of new partitions");
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            match self.try_restore(partitions, stop) {
-                Ok(true) => break,
-                Ok(false) => return Ok(()),
-                Err(error) => {
-                    tracing::debug!(stream = S::NAME, %error, "a restore is tried again");
-                    self.restored
-                        .explain(&format!("the restore is tried again: {error}"));
-                    std::thread::sleep(ABORT_PAUSE);
-                    self.keep_membership()?;
-                }
-            }
-        }
-        self.member
-            .resume(partitions)
-            .map_err(|error| Ended::Lost(error.to_string()))?;
-        let entries: usize = self.stores.values().map(Store::len).sum();
-        tracing::info!(
-            stream = S::NAME,
-            ?partitions,
-            entries,
-            seconds = began.elapsed().as_secs_f64(),
-            "states restored"
-        );
-        self.metrics.restored(began.elapsed());
-        self.restored
-            .set(true, "the states of all its partitions are restored");
-        self.show();
-        Ok(())
-    }
-
-    fn try_restore(&mut self, partitions: &[i32], stop: &AtomicBool) -> Result<bool, KafkaError> {
-        // First the offsets: whatever they include is then before the ends
-        // that the restore reads to.
-        self.member.await_settled(partitions)?;
-        let mut stores: BTreeMap<i32, Store> = partitions
-            .iter()
-            .map(|partition| (*partition, Store::default()))
-            .collect();
-        let cutoff_ms = self.cutoff_ms();
-        let (member, metrics) = (&self.member, &self.metrics);
-        let mut said = Instant::now();
-        let complete = self.restore.read(
-            partitions,
-            |record| {
-                if let Some(store) = stores.get_mut(&record.partition) {
-                    let value = record.value.filter(|_| record.written_at_ms >= cutoff_ms);
-                    store.restore::<S>(record.key, value, record.written_at_ms);
-                }
-            },
-            |read, total| {
-                metrics.restoring(read);
-                if said.elapsed() >= RESTORE_PROGRESS {
-                    said = Instant::now();
-                    tracing::info!(stream = S::NAME, read, total, "restoring states");
-                }
-                // Everything is paused: this only keeps the membership alive.
-                let _paused = member.poll(Duration::ZERO);
-                !stop.load(Ordering::Relaxed)
-            },
-        )?;
-        if complete {
-            self.stores.append(&mut stores);
-        }
-        Ok(complete)
-    }
-
-    fn keep_membership(&self) -> Result<(), Ended> {
-        match self.member.poll(Duration::ZERO) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Ended::Lost(error.to_string())),
-        }
-    }
-
     /// Steps 3 to 6.
     fn transact(&self, batch: &Batch) -> Result<Overlay<S>, TransactionError> {
         fail_point(3);
         self.transactions.begin()?;
-        let overlay = self.apply(batch);
+        let overlay = Overlay::of(batch, &self.stores, self.plan.max_record_bytes);
         fail_point(4);
         self.write(batch, &overlay)?;
         fail_point(5);
-        let next = batch.next_offsets();
-        if !next.is_empty() {
-            let offsets = self.member.offsets(next).map_err(TransactionError::Abort)?;
-            // Only a consumer that is closed has none.
-            let group = self
-                .member
-                .metadata()
-                .ok_or(TransactionError::Fatal(KafkaError::Canceled))?;
-            self.transactions.send_offsets(&offsets, &group)?;
-        }
+        let next = self.next_offsets(batch);
+        let offsets = self.member.offsets(next).map_err(TransactionError::Abort)?;
+        let group = self
+            .member
+            .metadata()
+            .ok_or(TransactionError::Abort(KafkaError::Canceled))?;
+        self.transactions.send_offsets(&offsets, &group)?;
         fail_point(6);
         self.transactions.commit()?;
         Ok(overlay)
     }
 
-    fn apply(&self, batch: &Batch) -> Overlay<S> {
-        let mut overlay = Overlay {
-            partitions: BTreeMap::new(),
-            poison: Vec::new(),
-        };
-        for (place, record) in batch.records.iter().enumerate() {
-            let input = input(record);
-            let event = match S::decode(&input) {
-                Ok(event) => event,
-                Err(poison) => {
-                    overlay.poison.push((place, Unapplied::Poison(poison)));
-                    continue;
-                }
-            };
-            let store = self.stores.get(&record.partition());
-            let states = overlay.partitions.entry(record.partition()).or_default();
-            let key = S::key(&event);
-            let pending = match states.get_mut(key.as_bytes()) {
-                Some(pending) => pending,
-                None => states.entry(key.as_bytes().into()).or_insert_with(|| {
-                    Pending::over(store.and_then(|store| store.get(key.as_bytes())))
-                }),
-            };
-            pending.records.push(place);
-            if pending.unreadable {
-                continue;
-            }
-            let applied = S::apply(pending.state.as_ref(), &event);
-            if let Some(state) = applied.state {
-                pending.state = Some(state);
-                pending.changed = true;
-            }
-            pending.forwards.extend(applied.forward);
-            pending.effects.extend(applied.effects);
-        }
-        overlay.encode(self.plan.max_record_bytes.saturating_sub(OVERHEAD_BYTES));
-        overlay
+    /// The offset of each partition that a transaction writes to. Partitions
+    /// of which states expire have theirs as well, though it is as before:
+    /// it is by its offsets that brokers refuse a transaction of a member that
+    /// has lost its partitions.
+    fn next_offsets(&self, batch: &Batch) -> BTreeMap<i32, i64> {
+        let expired = batch.expired.iter();
+        let mut next: BTreeMap<i32, i64> = expired
+            .filter_map(|(partition, _)| {
+                Some((*partition, self.stores.get(partition)?.next_offset()))
+            })
+            .collect();
+        next.extend(batch.next_offsets());
+        next
     }
 
     fn write(&self, batch: &Batch, overlay: &Overlay<S>) -> Result<(), TransactionError> {
@@ -376,17 +244,20 @@ impl<S: Stream> Worker<S> {
             }
         }
         for (partition, key) in &batch.expired {
-            let rewritten = overlay
-                .partitions
-                .get(partition)
-                .and_then(|states| states.get(key));
+            let states = overlay.partitions.get(partition);
+            let rewritten = states.and_then(|states| states.get(key)?.encoded.as_ref());
             if rewritten.is_none() {
                 self.write_state(*partition, key, None)?;
             }
         }
-        for (place, unapplied) in &overlay.poison {
+        for (place, unapplied) in &overlay.unapplied {
             if let Some(record) = batch.records.get(*place) {
-                self.write_dead_letter(record, *unapplied)?;
+                self.transactions.write(unapplied.dead_letter(
+                    record,
+                    &self.plan.input_topic,
+                    &self.plan.dead_letter_topic,
+                    self.plan.max_record_bytes,
+                ))?;
             }
         }
         Ok(())
@@ -420,41 +291,6 @@ impl<S: Stream> Worker<S> {
         })
     }
 
-    /// The record as it is, with the reason and where it stands.
-    fn write_dead_letter(
-        &self,
-        record: &OwnedMessage,
-        unapplied: Unapplied,
-    ) -> Result<(), TransactionError> {
-        let mut headers = OwnedHeaders::new();
-        for header in record.headers().into_iter().flat_map(Headers::iter) {
-            if !header.key.starts_with("northbridge-") {
-                headers = headers.insert(header);
-            }
-        }
-        let (partition, offset) = (record.partition().to_string(), record.offset().to_string());
-        let detail = unapplied.detail();
-        for (key, value) in [
-            ("northbridge-reason", unapplied.reason()),
-            ("northbridge-detail", &detail),
-            ("northbridge-topic", &self.plan.input_topic),
-            ("northbridge-partition", &partition),
-            ("northbridge-offset", &offset),
-        ] {
-            headers = headers.insert(Header {
-                key,
-                value: Some(value),
-            });
-        }
-        self.transactions.write(Write {
-            topic: &self.plan.dead_letter_topic,
-            partition: None,
-            key: record.key(),
-            value: record.payload(),
-            headers: Some(headers),
-        })
-    }
-
     /// Step 7.
     fn merge(&mut self, batch: &Batch, overlay: Overlay<S>) {
         let now_ms = Utc::now().timestamp_millis();
@@ -463,8 +299,8 @@ impl<S: Stream> Worker<S> {
                 store.remove(key);
             }
         }
-        let mut poisoned = overlay.poison.len();
-        for (_, unapplied) in &overlay.poison {
+        let refused = overlay.unapplied.len();
+        for (_, unapplied) in &overlay.unapplied {
             tracing::debug!(
                 stream = S::NAME,
                 reason = unapplied.reason(),
@@ -487,15 +323,17 @@ impl<S: Stream> Worker<S> {
                 }
             }
         }
-        poisoned = poisoned.min(batch.records.len());
         self.metrics
-            .committed(batch.records.len() - poisoned, poisoned);
+            .committed(batch.records.len() - refused, refused);
         if let Some(record) = batch.records.last() {
             let age_ms = now_ms - input(record).receipt().millis();
             self.metrics
                 .event_age(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
         }
         for (partition, next) in batch.next_offsets() {
+            if let Some(store) = self.stores.get_mut(&partition) {
+                store.advance(next);
+            }
             self.metrics
                 .progress(partition, next, self.member.end_of(partition));
         }
@@ -526,8 +364,18 @@ impl<S: Stream> Worker<S> {
         })
     }
 
+    /// How far the records came, past the markers of transactions; nothing
+    /// while some of them are not committed.
+    fn positions(&self, batch: &Batch) -> BTreeMap<i32, i64> {
+        if batch.is_empty() {
+            self.member.positions()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
     /// Brings the gauges up to date.
-    fn show(&self) {
+    fn show(&self, positions: &BTreeMap<i32, i64>) {
         let entries: usize = self.stores.values().map(Store::len).sum();
         let bytes: usize = self.stores.values().map(Store::bytes).sum();
         let now_ms = Utc::now().timestamp_millis();
@@ -537,10 +385,11 @@ impl<S: Stream> Worker<S> {
                 open.add(status, age >= self.plan.overdue_after);
             });
         }
-        for partition in self.stores.keys() {
-            if let Some(end) = self.member.end_of(*partition) {
-                self.metrics.end(*partition, end);
-            }
+        for (partition, store) in &self.stores {
+            let position = positions.get(partition).copied().unwrap_or(0);
+            let next = position.max(store.next_offset());
+            self.metrics
+                .progress(*partition, next, self.member.end_of(*partition));
         }
         self.metrics.state(entries, bytes, self.plan.max_entries);
         self.metrics.open(open.sent, open.delivered, open.overdue);
@@ -584,32 +433,6 @@ impl OpenCommands {
     }
 }
 
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, Copy)]
-enum Unapplied {
-    Poison(Poison),
-    StateTooLarge,
-    StateUnreadable,
-}
-
-impl Unapplied {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Poison(poison) => poison.reason(),
-            Self::StateTooLarge => "state-too-large",
-            Self::StateUnreadable => "state-unreadable",
-        }
-    }
-
-    fn detail(self) -> String {
-        match self {
-            Self::Poison(poison) => poison.to_string(),
-            Self::StateTooLarge => "the state would be larger than its topic takes".to_owned(),
-            Self::StateUnreadable => "the state topic holds something that is no state".to_owned(),
-        }
-    }
-}
-
 /// The records of one transaction.
 #[derive(Default)]
 struct Batch {
@@ -622,6 +445,15 @@ impl Batch {
         self.records.push(message.detach());
     }
 
+    /// Without the partitions that went: whoever has them now reads their
+    /// records again.
+    fn forget(&mut self, went: &[i32]) {
+        self.records
+            .retain(|record| !went.contains(&record.partition()));
+        self.expired
+            .retain(|(partition, _)| !went.contains(partition));
+    }
+
     fn is_empty(&self) -> bool {
         self.records.is_empty() && self.expired.is_empty()
     }
@@ -632,79 +464,6 @@ impl Batch {
             .iter()
             .map(|record| (record.partition(), record.offset() + 1))
             .collect()
-    }
-}
-
-/// What a batch would change.
-struct Overlay<S: Stream> {
-    partitions: BTreeMap<i32, HashMap<Box<[u8]>, Pending<S>>>,
-    poison: Vec<(usize, Unapplied)>,
-}
-
-/// What a batch would change of one state.
-struct Pending<S: Stream> {
-    state: Option<S::State>,
-    changed: bool,
-    unreadable: bool,
-    encoded: Option<Vec<u8>>,
-    open: Option<Open>,
-    forwards: Vec<Forward>,
-    effects: Vec<Effect>,
-    records: Vec<usize>,
-}
-
-impl<S: Stream> Pending<S> {
-    fn over(value: Option<&[u8]>) -> Self {
-        let decoded = value.map(serde_json::from_slice::<S::State>).transpose();
-        let unreadable = decoded.is_err();
-        Self {
-            state: decoded.ok().flatten(),
-            changed: false,
-            unreadable,
-            encoded: None,
-            open: None,
-            forwards: Vec::new(),
-            effects: Vec::new(),
-            records: Vec::new(),
-        }
-    }
-}
-
-impl<S: Stream> Overlay<S> {
-    /// Encodes each changed state once. Where one would be larger than its
-    /// topic takes, nothing of the batch is applied to it: its records are
-    /// dead letters, and the stream goes on.
-    fn encode(&mut self, limit: u64) {
-        for states in self.partitions.values_mut() {
-            for pending in states.values_mut() {
-                let refused = if pending.unreadable {
-                    Some(Unapplied::StateUnreadable)
-                } else {
-                    pending.encode(limit)
-                };
-                if let Some(unapplied) = refused {
-                    pending.changed = false;
-                    pending.forwards.clear();
-                    pending.effects.clear();
-                    let places = pending.records.iter();
-                    self.poison.extend(places.map(|place| (*place, unapplied)));
-                }
-            }
-        }
-    }
-}
-
-impl<S: Stream> Pending<S> {
-    fn encode(&mut self, limit: u64) -> Option<Unapplied> {
-        let state = self.state.as_ref().filter(|_| self.changed)?;
-        // States are texts, numbers and times: they always make JSON.
-        let value = serde_json::to_vec(state).unwrap_or_default();
-        if u64::try_from(value.len()).unwrap_or(u64::MAX) > limit {
-            return Some(Unapplied::StateTooLarge);
-        }
-        self.open = S::open(state);
-        self.encoded = Some(value);
-        None
     }
 }
 
@@ -725,26 +484,30 @@ fn lost(error: &TransactionError) -> Ended {
 }
 
 /// In test builds only: kills the process, as SIGKILL does, the `count`-th time
-/// it passes the step that `NORTHBRIDGE_FAIL_POINT=step:count` names.
+/// it passes the step that `NORTHBRIDGE_FAIL_POINT=step:count` names. With
+/// `step:count:STOP` it is frozen there instead.
 #[cfg(debug_assertions)]
 fn fail_point(step: u32) {
+    use std::process::Command;
     use std::sync::LazyLock;
     use std::sync::atomic::AtomicU64;
 
-    static FAIL_AT: LazyLock<Option<(u32, AtomicU64)>> = LazyLock::new(|| {
+    static FAIL_AT: LazyLock<Option<(u32, AtomicU64, String)>> = LazyLock::new(|| {
         let text = std::env::var("NORTHBRIDGE_FAIL_POINT").ok()?;
-        let (step, count) = text.split_once(':')?;
-        Some((step.parse().ok()?, AtomicU64::new(count.parse().ok()?)))
+        let mut parts = text.split(':');
+        let (step, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let signal = parts.next().unwrap_or("KILL").to_owned();
+        Some((step, AtomicU64::new(count), signal))
     });
-    if let Some((fail_step, left)) = &*FAIL_AT
+    if let Some((fail_step, left, signal)) = &*FAIL_AT
         && *fail_step == step
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {
         let id = std::process::id().to_string();
-        let _ = std::process::Command::new("kill")
-            .args(["-KILL", &id])
-            .status();
-        std::process::abort();
+        let _ = Command::new("kill").args(["-s", signal, &id]).status();
+        if signal == "KILL" {
+            std::process::abort();
+        }
     }
 }
 

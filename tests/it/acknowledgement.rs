@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::support::bodies::message_confirm;
-use crate::support::http::{RawConnection, post_head, post_with};
+use crate::support::http::{Connection, RawConnection, Version, post_head, post_with};
 use crate::support::mock::Mock;
 
 const PATH: &str = "/notifications";
@@ -90,14 +90,24 @@ fn a_push_that_waits_while_every_broker_is_away_is_answered_200_when_they_are_ba
 fn a_push_that_arrived_whole_is_stored_and_counted_when_its_client_is_gone() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.round_trip(Duration::from_secs(1));
-    let mut connection = RawConnection::open(northbridge.address());
-    connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
-    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
-    drop(connection);
-    northbridge.wait_for_outcome("stored", 1);
+    let address = northbridge.address();
+    mock.round_trip(Duration::from_millis(1500));
+    let mut http_1 = RawConnection::open(address);
+    http_1.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
+    // Of a client over HTTP/2 the server knows at once that it is gone.
+    let http_2 = tokio::runtime::Runtime::new().unwrap();
+    http_2.spawn(async move {
+        let mut connection = Connection::open(address, Version::Http2).await.unwrap();
+        connection
+            .post(PATH, message_confirm("r-2", "d", "sent"))
+            .await
+    });
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 2.0);
+    drop(http_1);
+    http_2.shutdown_background();
+    northbridge.wait_for_outcome("stored", 2);
     mock.round_trip(Duration::ZERO);
-    assert_eq!(mock.records(TOPIC).len(), 1);
+    assert_eq!(mock.records(TOPIC).len(), 2);
 }
 
 #[test]

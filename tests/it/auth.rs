@@ -274,7 +274,7 @@ async fn secrets_are_in_no_log_no_record_and_no_metric() {
         .map(|(_, record)| record.header("ce_source").unwrap())
         .collect();
     sources.sort_unstable();
-    let [plain, with_token] = [PATH, "/push/{token}"];
+    let [plain, with_token] = [PATH, "/push/%7Btoken%7D"];
     assert_eq!(sources, [plain, plain, with_token, with_token]);
 }
 

@@ -201,6 +201,8 @@ fn every_command_explains_itself_with_examples() {
     let commands: &[&[&str]] = &[
         &[],
         &["ingress"],
+        &["command-status"],
+        &["upgrade-result"],
         &["dev"],
         &["topics"],
         &["topics", "create"],

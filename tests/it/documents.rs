@@ -22,10 +22,11 @@ async fn the_page_and_the_program_have_the_same_metrics() {
     // Drift shows when there is some, what the cluster names when librdkafka reports.
     let answer = http::post(northbridge.address(), "/notifications", UPGRADE_WITH_DRIFT).await;
     assert_eq!(answer.status, 200);
+    // A lag shows once a stream has processed something and knows the end.
     eventually("librdkafka reports its statistics", || {
-        scrape(&northbridge)
-            .contains("northbridge_kafka_round_trip_seconds")
-            .then_some(())
+        let scrape = scrape(&northbridge);
+        let reported = scrape.contains("northbridge_kafka_round_trip_seconds");
+        (reported && scrape.contains("northbridge_stream_lag_records")).then_some(())
     });
     assert_eq!(
         metrics_on_page(&read("docs/metrics.md")),
@@ -61,6 +62,43 @@ fn closed_label_sets_are_those_of_the_specifications() {
         first_cells(section(&topics, "## Dead letters"), ""),
         reasons
     );
+}
+
+#[test]
+fn the_reasons_of_a_stream_are_those_of_the_specification() {
+    let asyncapi = yaml("docs/asyncapi.yaml");
+    let headers = &asyncapi["components"]["schemas"]["StreamDeadLetterHeaders"]["properties"];
+    let reasons = texts(&headers["northbridge-reason"]["enum"]);
+    let topics = read("docs/topics.md");
+    let (added, listed): (BTreeSet<_>, BTreeSet<_>) =
+        first_cells(section(&topics, "### Dead letters of a stream"), "")
+            .into_iter()
+            .partition(|cell| cell.starts_with("northbridge-"));
+    assert_eq!(listed, reasons);
+    assert_eq!(added, texts_of_keys(headers));
+    let code = read("src/streams/push.rs") + &read("src/streams/transaction/overlay.rs");
+    let in_code = code.lines().filter_map(|line| {
+        let (variant, reason) = line.trim().split_once(" => \"")?;
+        let reason = reason.strip_suffix("\",")?;
+        (variant.starts_with("Self::") && !reason.contains(' ')).then(|| reason.to_owned())
+    });
+    assert_eq!(in_code.collect::<BTreeSet<_>>(), reasons);
+}
+
+#[test]
+fn the_streams_on_the_page_are_those_of_dev() {
+    let counted = label_values(
+        &scrape(&dev()),
+        "northbridge_stream_records_total",
+        "stream",
+    );
+    let page = read("docs/metrics.md");
+    let (_, after) = page
+        .split_once("`stream` is ")
+        .expect("the list of streams");
+    let sentence = after.split('.').next().expect("a sentence");
+    let named = sentence.split('`').skip(1).step_by(2).map(str::to_owned);
+    assert_eq!(named.collect::<BTreeSet<_>>(), counted);
 }
 
 #[test]
@@ -315,6 +353,11 @@ fn texts(list: &Value) -> BTreeSet<String> {
     items
         .map(|item| item.as_str().expect("a text").to_owned())
         .collect()
+}
+
+fn texts_of_keys(object: &Value) -> BTreeSet<String> {
+    let keys = object.as_object().expect("an object").keys();
+    keys.cloned().collect()
 }
 
 fn yaml(path: &str) -> Value {

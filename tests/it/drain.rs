@@ -133,8 +133,13 @@ fn a_connection_made_at_the_last_moment_is_served() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let mut connection = RawConnection::open(northbridge.address());
+    northbridge.wait_for_metric("northbridge_connections", &[], 1.0);
     northbridge.signal(Signal::TERM);
-    northbridge.wait_for_message("draining; another signal stops at once");
+    eventually("nobody listens any more", || {
+        RawConnection::try_open(northbridge.address())
+            .is_err()
+            .then_some(())
+    });
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     assert_eq!(connection.read_response().status, 200);
     assert_eq!(northbridge.wait(), 0);

@@ -25,6 +25,7 @@ mod auth;
 mod books;
 mod clients;
 mod command_line;
+mod dev;
 mod documents;
 mod drain;
 mod limits;

@@ -1,7 +1,7 @@
 //! One push as a sender would send it to a protected listener, over TCP or TLS,
 //! and what became of it; and starts that must fail.
 
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::certificates::Certificates;
+use crate::support::PATIENCE;
 use crate::support::bodies::message_confirm;
 use crate::support::http::{Connection, RawConnection, Response, Version};
 use crate::support::mock::Mock;
@@ -46,6 +47,19 @@ pub(crate) fn push(address: SocketAddr, path: &str, headers: Headers<'_>) -> Res
     let mut connection = RawConnection::open(address);
     connection.write(request_bytes(path, headers));
     connection.read_response()
+}
+
+/// What comes back until the other side closes; bytes that it did not read may
+/// turn its close into a reset.
+pub(crate) fn answer_until_closed(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(sent).unwrap();
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    answer
 }
 
 /// Pushes over HTTP/2 with prior knowledge.

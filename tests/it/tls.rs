@@ -2,8 +2,8 @@
 //! certificates, and clients that never finish a handshake.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -12,8 +12,8 @@ use tokio_rustls::rustls::{ClientConfig, ProtocolVersion};
 
 use crate::certificates::{Certificates, FIRST_END_YEAR};
 use crate::pushes::{
-    PATH, assert_books, body, closed, connect_tls, push_tls, refused_start, request_bytes,
-    tls_ingress,
+    PATH, answer_until_closed, assert_books, body, closed, connect_tls, push_tls, refused_start,
+    request_bytes, tls_ingress,
 };
 use crate::support::http::{Connection, Version};
 use crate::support::mock::Mock;
@@ -381,17 +381,4 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
     let length = u8::try_from(hello.len()).unwrap();
     let head = [HANDSHAKE, 3, 1, 0, length + 4, 1, 0, 0, length];
     [&head[..], &hello].concat()
-}
-
-/// What comes back until the other side closes; bytes that it did not read may
-/// turn its close into a reset.
-fn answer_until_closed(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(sent).unwrap();
-    let mut answer = Vec::new();
-    if let Err(error) = stream.read_to_end(&mut answer) {
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    }
-    answer
 }

@@ -98,6 +98,53 @@ pub(crate) fn upgrade_operations(pushes: &[Push]) -> BTreeMap<String, Value> {
         .collect()
 }
 
+/// The values of `iot.upgrade-delta` for all pushes, given in the order in
+/// which they were written for each device: one for each push that changed the
+/// newest attempt of its device in its operation, or the earliest receipt there.
+pub(crate) fn upgrade_deltas(pushes: &[Push]) -> Vec<Value> {
+    let mut deltas = Vec::new();
+    for (device, upgrades) in grouped(pushes.iter().filter_map(Upgrade::read)) {
+        for count in 1..=upgrades.len() {
+            let operation = upgrades[count - 1].field("operationId");
+            let before = standing(&upgrades[..count - 1], operation);
+            let after = standing(&upgrades[..count], operation);
+            let Some((newest, earliest)) = after.clone().filter(|_| before != after) else {
+                continue;
+            };
+            let mut delta = Map::new();
+            delta.insert("operationId".into(), json!(operation));
+            delta.insert("deviceId".into(), json!(device));
+            if let Some((newest, _)) = before {
+                delta.insert("before".into(), newest);
+            }
+            delta.insert("after".into(), newest);
+            delta.insert("earliestAt".into(), earliest);
+            deltas.push(Value::Object(delta));
+        }
+    }
+    deltas
+}
+
+/// The newest attempt of one device in an operation and the earliest receipt
+/// there, as a delta tells them.
+fn standing(upgrades: &[Upgrade], operation: &str) -> Option<(Value, Value)> {
+    let mut all = distinct(upgrades);
+    all.retain(|upgrade| !operation.is_empty() && upgrade.field("operationId") == operation);
+    let newest = all.first()?;
+    let mut outcome = Map::new();
+    outcome.insert("result".into(), json!(newest.field("result")));
+    for field in ["targetVersion", "errorCode"] {
+        put(
+            &mut outcome,
+            field,
+            newest.fields.get(field).map(String::as_str),
+        );
+    }
+    outcome.insert("receivedAt".into(), receipt(newest.received_at));
+    let earliest = all.iter().map(|upgrade| upgrade.received_at).min()?;
+    Some((Value::Object(outcome), receipt(earliest)))
+}
+
 const STATUSES: [&str; 3] = ["sent", "delivered", "executed"];
 
 struct Confirmation {

@@ -33,9 +33,20 @@ impl Northbridge {
     /// their values. Where they say nothing, both listeners take free loopback
     /// ports.
     pub fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
-        let program = command(arguments, settings);
+        Self::spawn(&command(arguments, settings))
+    }
+
+    /// As [`Northbridge::start`], with a point at which the streams are to
+    /// fail: `step:count` or, to be frozen there, `step:count:STOP`.
+    pub fn start_failing(arguments: &[&str], settings: &[(&str, &str)], at: &str) -> Self {
+        let mut program = command(arguments, settings);
+        program.env("NORTHBRIDGE_FAIL_POINT", at);
+        Self::spawn(&program)
+    }
+
+    fn spawn(program: &Command) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe for the log");
-        let mut process = Guarded::spawn(&program, Stdio::from(writer));
+        let mut process = Guarded::spawn(program, Stdio::from(writer));
         let output = process.take_stdout().expect("the output is piped");
         Self {
             process,

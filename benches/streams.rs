@@ -1,0 +1,431 @@
+//! The streams on a real three-broker cluster, beside their floor in the same
+//! run: events a second and CPU an event; and the restore of a million states:
+//! keys a second, and memory.
+//!
+//! Product and floor are processes of their own and take turns, so that what
+//! else the machine does meets both. The floor is `support/stream_floor.rs`.
+//! Figures of one run compare with each other, not with those of another run.
+//!
+//! `cargo bench --bench streams [-- command-status | upgrade-result | restore]`
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark whose surroundings fail can only panic"
+)]
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use northbridge::streams::store::Store;
+use northbridge::streams::stream::CommandStatus;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use floor::{Output, Stage};
+use support::bodies;
+use support::kafka_cluster::{shared, unique_prefix};
+use support::northbridge::{Northbridge, run};
+
+#[path = "support/stream_floor.rs"]
+mod floor;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+/// How this program is called to be a floor, or to fill a store.
+const FLOOR: &str = "--floor";
+const READ: &str = "--read";
+const STORE: &str = "--store";
+
+const ROUNDS: usize = 3;
+const COMMANDS: usize = 100_000;
+/// Commands that are under way at the same time; several batches.
+const UNDER_WAY: usize = 10_000;
+const DEVICES: usize = 200_000;
+const OPERATIONS: usize = 20;
+const STATES: usize = 1_000_000;
+/// A run is measured from here on, when everything is warm.
+const WARM_PERCENT: usize = 10;
+/// Scraping costs the product what the floor does not have, so it is rare.
+const SAMPLE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One of the two processes of streams, and the topics of its stages.
+struct Contest {
+    command: &'static str,
+    input: fn() -> Vec<(String, String)>,
+    /// The label, the input, and the outputs of each stage.
+    stages: &'static [(&'static str, &'static str, &'static [&'static str])],
+}
+
+/// What one turn showed.
+struct Figures {
+    events_per_s: f64,
+    cpu_us_per_event: f64,
+    records_per_transaction: f64,
+}
+
+const CONTESTS: [Contest; 2] = [
+    Contest {
+        command: "command-status",
+        input: confirmations,
+        stages: &[("command-status", "command-status", &["command-state"])],
+    },
+    Contest {
+        command: "upgrade-result",
+        input: upgrade_results,
+        stages: &[
+            (
+                "upgrade-result",
+                "upgrade-result",
+                &["device-software", "upgrade-delta"],
+            ),
+            ("upgrade-operation", "upgrade-delta", &["upgrade-operation"]),
+        ],
+    },
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[1..] {
+        [FLOOR, command, product, of_floor] => run_floor(command, product, of_floor),
+        [READ, topic] => run_read(topic),
+        [STORE] => run_store(),
+        // Cargo adds a flag of its own.
+        ref chosen => run_all(chosen.first().filter(|name| !name.starts_with('-'))),
+    }
+}
+
+fn run_all(chosen: Option<&&str>) {
+    let is_chosen = |name: &str| chosen.is_none_or(|chosen| *chosen == name);
+    println!("stream           who      events/s  CPU us/event  records/transaction");
+    for contest in CONTESTS.iter().filter(|contest| is_chosen(contest.command)) {
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let (prefix, product) = product_turn(contest);
+            let floor = floor_turn(contest, &prefix);
+            for (who, figures) in [("product", &product), ("floor", &floor)] {
+                println!(
+                    "{:<15}  {who:<7}  {:>8.0}  {:>12.2}  {:>19.0}",
+                    contest.command,
+                    figures.events_per_s,
+                    figures.cpu_us_per_event,
+                    figures.records_per_transaction,
+                );
+            }
+            ratios.push(product.cpu_us_per_event / floor.cpu_us_per_event);
+        }
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "{:<15}  median of CPU, product over floor: {:.2}",
+            contest.command,
+            ratios[ROUNDS / 2]
+        );
+    }
+    if is_chosen("restore") {
+        restore();
+    }
+}
+
+fn product_turn(contest: &Contest) -> (String, Figures) {
+    let prefix = unique_prefix(contest.command);
+    create_topics(&prefix);
+    let input = (contest.input)();
+    let (_, first_input, _) = contest.stages[0];
+    write(&format!("{prefix}{first_input}"), &input);
+    let process = Northbridge::start(&[contest.command], &settings(&prefix));
+    let pid = process.pid().as_raw_nonzero().to_string();
+    let applied = |stream: &str, figure: &str| {
+        process.metrics()[&format!("northbridge_stream_{figure}{stream}\"}}")]
+    };
+    let done = |stream: &str| applied(stream, "records_total{result=\"applied\",stream=\"");
+    let last_done = || {
+        let counts = contest.stages.iter().map(|(stream, ..)| done(stream));
+        counts.fold(f64::INFINITY, f64::min)
+    };
+    let total = number(input.len());
+    let warm = number(input.len() * WARM_PERCENT / 100);
+    let reach = |goal: f64| {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let count = last_done();
+            if count >= goal {
+                return (count, Instant::now(), cpu_time(&pid));
+            }
+            assert!(Instant::now() < give_up, "{count} of {goal} records");
+            std::thread::sleep(SAMPLE);
+        }
+    };
+    let (from, began, cpu_before) = reach(warm);
+    let (_, ended, cpu_after) = reach(total);
+    let (stream, ..) = contest.stages[0];
+    let transactions = applied(stream, "transactions_total{result=\"committed\",stream=\"");
+    let events = total - from;
+    (
+        prefix,
+        Figures {
+            events_per_s: events / (ended - began).as_secs_f64(),
+            cpu_us_per_event: cpu_after.saturating_sub(cpu_before).as_secs_f64() * 1e6 / events,
+            records_per_transaction: total / transactions,
+        },
+    )
+}
+
+fn floor_turn(contest: &Contest, product: &str) -> Figures {
+    let prefix = unique_prefix("floor");
+    create_topics(&prefix);
+    let output = this_program()
+        .args([FLOOR, contest.command, product, &prefix])
+        .output()
+        .expect("this program");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("figures");
+    let figures: Vec<f64> = text
+        .split_whitespace()
+        .map(|figure| figure.parse().expect("a figure"))
+        .collect();
+    Figures {
+        events_per_s: figures[0],
+        cpu_us_per_event: figures[1],
+        records_per_transaction: figures[2],
+    }
+}
+
+/// Reads what the product wrote, then does the same work. The first stage
+/// consumes the product's input, the second what the first one wrote.
+fn run_floor(command: &str, product: &str, of_floor: &str) {
+    let bootstrap = &bootstrap();
+    let contest = CONTESTS
+        .iter()
+        .find(|contest| contest.command == command)
+        .expect("a command");
+    let stages: Vec<Stage> = contest
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(place, (_, input, outputs))| Stage {
+            input: format!("{}{input}", if place == 0 { product } else { of_floor }),
+            records: floor::read(bootstrap, &format!("{product}{input}"), drop),
+            outputs: outputs
+                .iter()
+                .map(|topic| {
+                    let mut records = Vec::new();
+                    floor::read(bootstrap, &format!("{product}{topic}"), |record| {
+                        records.push(record);
+                    });
+                    Output {
+                        topic: format!("{of_floor}{topic}"),
+                        records,
+                    }
+                })
+                .collect(),
+        })
+        .collect();
+    let total = stages[0].records;
+    let mut warm = None;
+    let transactions = std::thread::scope(|threads| {
+        let (first, rest) = stages.split_first().expect("a stage");
+        for stage in rest {
+            threads.spawn(|| floor::run(bootstrap, stage, |_| ()));
+        }
+        floor::run(bootstrap, first, |done| {
+            if warm.is_none() && done * 100 >= total * WARM_PERCENT {
+                warm = Some((done, Instant::now(), cpu_time("self")));
+            }
+        })
+    });
+    let (from, began, cpu_before) = warm.expect("a warm run");
+    let events = number(total - from);
+    println!(
+        "{} {} {}",
+        events / began.elapsed().as_secs_f64(),
+        cpu_time("self").saturating_sub(cpu_before).as_secs_f64() * 1e6 / events,
+        number(total) / number(transactions),
+    );
+}
+
+fn restore() {
+    let prefix = unique_prefix("restore");
+    create_topics(&prefix);
+    let topic = format!("{prefix}command-state");
+    let states: Vec<(String, String)> = (0..STATES).map(state).collect();
+    write(&topic, &states);
+    drop(states);
+    let empty = unique_prefix("empty");
+    create_topics(&empty);
+    let idle = Northbridge::start(&["command-status"], &settings(&empty));
+    idle.ready();
+    let idle_bytes = resident_bytes(&idle.pid().as_raw_nonzero().to_string());
+    drop(idle);
+
+    println!("restore of {STATES} states:");
+    for _ in 0..ROUNDS {
+        let read = this_program().args([READ, &topic]).output();
+        let read = read.expect("this program").stdout;
+        let bare = String::from_utf8(read).expect("figures");
+        let process = Northbridge::start(&["command-status"], &settings(&prefix));
+        let line = process.wait_for_message("states restored");
+        let pid = process.pid().as_raw_nonzero().to_string();
+        let cpu = cpu_time(&pid);
+        process.ready();
+        let metrics = process.metrics();
+        let of = |name: &str| metrics[&format!("{name}{{stream=\"command-status\"}}")];
+        assert_eq!(line["entries"], STATES);
+        let bytes = of("northbridge_stream_state_bytes");
+        let resident = resident_bytes(&pid) - idle_bytes;
+        println!(
+            "  product {:.0} keys/s, {:.2} us of CPU a key; a bare reader {}; {:.0} bytes of key and value an entry, {:.0} resident above them in the process",
+            number(STATES) / line["seconds"].as_f64().expect("seconds"),
+            cpu.as_secs_f64() * 1e6 / number(STATES),
+            bare.trim(),
+            bytes / number(STATES),
+            (resident - bytes) / number(STATES),
+        );
+    }
+    let store = this_program().arg(STORE).output().expect("this program");
+    print!("{}", String::from_utf8_lossy(&store.stdout));
+}
+
+fn run_read(topic: &str) {
+    let began = Instant::now();
+    let count = number(floor::read(&bootstrap(), topic, drop));
+    println!(
+        "{:.0} keys/s, {:.2} us of CPU a key",
+        count / began.elapsed().as_secs_f64(),
+        cpu_time("self").as_secs_f64() * 1e6 / count,
+    );
+}
+
+/// The store alone, spread over as many partitions as a topic has.
+fn run_store() {
+    let mut stores: [Store; 6] = std::array::from_fn(|_| Store::default());
+    let before = resident_bytes("self");
+    for place in 0..STATES {
+        let (key, value) = state(place);
+        stores[place % 6].restore::<CommandStatus>(key.as_bytes(), Some(value.as_bytes()), 0);
+    }
+    let bytes: usize = stores.iter().map(Store::bytes).sum();
+    let above = resident_bytes("self") - before - number(bytes);
+    println!(
+        "  the store alone: {:.0} resident bytes an entry above key and value",
+        above / number(STATES)
+    );
+}
+
+/// Three confirmations for each command; those of one are batches apart.
+fn confirmations() -> Vec<(String, String)> {
+    let mut records = Vec::with_capacity(COMMANDS * 3);
+    for window in (0..COMMANDS).step_by(UNDER_WAY) {
+        for status in ["sent", "delivered", "executed"] {
+            for command in window..window + UNDER_WAY {
+                let id = format!("request-{command:08}");
+                let device = format!("device-{:06}", command % 10_000);
+                let body = bodies::message_confirm(&id, &device, status);
+                records.push((id, body));
+            }
+        }
+    }
+    records
+}
+
+fn upgrade_results() -> Vec<(String, String)> {
+    let result = |device: usize| {
+        let id = format!("device-{device:08}");
+        let operation = format!("operation-{}", device % OPERATIONS);
+        let result = if device.is_multiple_of(50) {
+            "FAIL"
+        } else {
+            "SUCCESS"
+        };
+        let body = bodies::upgrade_result(&id, &operation, result);
+        (id, body)
+    };
+    (0..DEVICES).map(result).collect()
+}
+
+/// A state as the product writes it; of ten commands one is open.
+fn state(place: usize) -> (String, String) {
+    let id = format!("request-{place:08}");
+    let executed = if place.is_multiple_of(10) {
+        r#""status":"delivered""#
+    } else {
+        r#""status":"executed","executedAt":"2015-12-12T12:12:14Z""#
+    };
+    let value = format!(
+        "{{\"requestId\":\"{id}\",\"deviceId\":\"device-{:06}\",\"serviceId\":\"Switch\",\
+         \"to\":\"northbound-application\",{executed},\"sentAt\":\"2015-12-12T12:12:12Z\",\
+         \"deliveredAt\":\"2015-12-12T12:12:13Z\",\"body\":{{}}}}",
+        place % 10_000,
+    );
+    (id, value)
+}
+
+fn create_topics(prefix: &str) {
+    let created = run(&["topics", "create"], &settings(prefix));
+    assert!(created.status.success(), "{created:?}");
+}
+
+fn settings(prefix: &str) -> [(&'static str, &str); 3] {
+    [
+        ("kafka.bootstrap_servers", shared().bootstrap()),
+        ("topics.prefix", prefix),
+        ("streams.group_prefix", prefix),
+    ]
+}
+
+fn write(topic: &str, records: &[(String, String)]) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", shared().bootstrap())
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", "20")
+        .create()
+        .expect("a producer");
+    for (key, value) in records {
+        let mut record = BaseRecord::to(topic).key(key).payload(value);
+        while let Err((_, full)) = producer.send(record) {
+            record = full;
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+    producer.flush(PATIENCE).expect("all records written");
+}
+
+/// This program once more, which knows the cluster.
+fn this_program() -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.env("NORTHBRIDGE_BENCH_BOOTSTRAP", shared().bootstrap());
+    command
+}
+
+fn bootstrap() -> String {
+    std::env::var("NORTHBRIDGE_BENCH_BOOTSTRAP").expect("set by the run that started this one")
+}
+
+/// CPU time of a process so far, its own and the kernel's on its behalf, as
+/// proc(5) has it: in fields 14 and 15, in ticks of 10 ms.
+fn cpu_time(process: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a running process");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u32 = ticks
+        .map(|field| field.parse::<u32>().expect("ticks"))
+        .sum();
+    Duration::from_millis(10) * ticks
+}
+
+fn resident_bytes(process: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.expect("VmRSS").parse::<f64>().expect("a number") * 1024.0
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("a count"))
+}

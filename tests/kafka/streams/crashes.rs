@@ -1,0 +1,40 @@
+//! The processes die at every step of their loop.
+
+use super::input::Input;
+use super::outputs::assert_equal_to_model;
+use super::topics::Topics;
+use crate::support::kafka_cluster::shared;
+
+/// Every step dies so often, each time after another number of transactions.
+const LIVES: usize = 3;
+const STEPS: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
+const KILLED: i32 = 128 + 9;
+
+/// Many small transactions, and a name: the next life takes over at once what
+/// the last one held.
+const SETTINGS: [(&str, &str); 3] = [
+    ("streams.instance", "crashing"),
+    ("streams.max_batch_records", "8"),
+    ("streams.max_batch_wait_ms", "5"),
+];
+
+#[test]
+fn killed_at_every_step_the_streams_double_nothing_and_miss_nothing() {
+    let topics = Topics::create(shared().bootstrap(), "killed", &SETTINGS);
+    let mut input = Input::random(60);
+    for _ in 0..LIVES {
+        for step in STEPS {
+            topics.write("command-status", &input.commands(60));
+            topics.write("upgrade-result", &input.upgrades(60));
+            let at = format!("{step}:{}", fastrand::u32(1..=6));
+            let processes = ["command-status", "upgrade-result"]
+                .map(|command| topics.start_failing(command, &[], &at));
+            for process in processes {
+                assert_eq!(process.wait(), KILLED, "at {at}");
+            }
+        }
+    }
+    let _commands = topics.start("command-status", &[]);
+    let _upgrades = topics.start("upgrade-result", &[]);
+    assert_equal_to_model(&topics);
+}
