@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use crate::config::Sources;
 use crate::replay::Request;
 use crate::replay::selection::{Selection, moment};
+use crate::simulate::arguments::SimulateArgs;
 
 /// Carries an IoT platform's notifications onto Kafka and never loses one
 /// that it acknowledged.
@@ -53,6 +54,9 @@ pub enum Command {
     /// Sends dead letters to the topic they belong to, each exactly once.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
+    /// Plays the platform against a URL, and proves that what was answered 200 is stored.
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(Box<SimulateArgs>),
     /// Creates or compares the topics.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
@@ -159,6 +163,14 @@ Examples:
 
 A dead letter is read again by the present rules and goes to the topic it belongs to;
 what is still not understood stays, unless --as-is is given. docs/replay.md says more.";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  northbridge simulate http://localhost:8080/notifications --rate 800 --duration 5m
+  northbridge simulate https://host/notifications?token=secret --ca ca.pem --policy discard
+  northbridge simulate http://localhost:8080/notifications --count 100000 --verify kafka:9092
+
+Exit codes: 0 done, 1 the proof failed, 64 wrong usage, 69 the listener or Kafka was not available.";
 
 const TOPICS_EXAMPLES: &str = "\
 Examples:

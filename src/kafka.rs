@@ -12,6 +12,7 @@ mod murmur2;
 pub mod producer;
 pub mod reader;
 pub mod restore;
+pub mod scan;
 mod statistics;
 pub mod transactions;
 

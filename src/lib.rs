@@ -13,6 +13,7 @@ pub mod notification;
 pub mod process;
 pub mod record;
 pub mod replay;
+pub mod simulate;
 pub mod streams;
 pub mod topics;
 pub mod topics_command;

@@ -6,7 +6,7 @@ use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::config::Settings;
 use northbridge::process::{Exit, logging};
 use northbridge::streams::Process;
-use northbridge::{dev, ingress, kafka, replay, streams, topics_command};
+use northbridge::{dev, ingress, kafka, replay, simulate, streams, topics_command};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -25,12 +25,13 @@ fn main() {
 }
 
 fn run(cli: &Cli) -> Exit {
-    let defaults = match cli.command {
+    let defaults = match &cli.command {
         Command::Dev => dev::defaults(),
         Command::Ingress
         | Command::CommandStatus
         | Command::UpgradeResult
         | Command::Replay(_)
+        | Command::Simulate(_)
         | Command::Topics(_)
         | Command::Config(_) => Settings::default(),
     };
@@ -46,7 +47,7 @@ fn run(cli: &Cli) -> Exit {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let ended = match cli.command {
+    let ended = match &cli.command {
         Command::Config(ConfigCommand::Check) => kafka::check(&settings)
             .map(|()| Exit::Done)
             .context(kafka::NOT_TAKEN),
@@ -59,8 +60,9 @@ fn run(cli: &Cli) -> Exit {
         Command::Ingress => on_runtime(ingress::run(&settings)),
         Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
         Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),
-        Command::Replay(ref args) => on_runtime(replay::run(&settings, &args.request())),
+        Command::Replay(args) => on_runtime(replay::run(&settings, &args.request())),
         Command::Dev => on_runtime(dev::run(settings)),
+        Command::Simulate(arguments) => on_runtime(simulate::run(&settings, arguments)),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -33,6 +33,7 @@ mod protocols;
 mod pushes;
 mod readiness;
 mod records;
+mod simulate;
 mod survival;
 mod tls;
 
