@@ -1,7 +1,9 @@
 //! The streams on a real cluster: whatever crashes, the output topics hold what
 //! the model computes from the input topics, nothing doubled, nothing missing.
 
+#[cfg(feature = "long-tests")]
 mod brokers;
+#[cfg(feature = "long-tests")]
 mod crashes;
 mod input;
 mod instances;
@@ -9,6 +11,7 @@ mod limits;
 #[path = "../support/model.rs"]
 mod model;
 mod outputs;
+#[cfg(feature = "long-tests")]
 mod restore;
 mod shutdown;
 mod topics;

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+#[cfg(feature = "long-tests")]
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -82,6 +83,7 @@ impl Topics {
         produce(&self.bootstrap, &self.name(topic), records);
     }
 
+    #[cfg(feature = "long-tests")]
     /// As [`Topics::write`], for hundreds of thousands of records.
     pub(super) fn write_many(
         &self,
