@@ -6,7 +6,8 @@
 //! timer costs every push the timer. A bound on what is outstanding batches by
 //! itself and adapts to rate and round trip: under light load a record leaves
 //! at once, under heavy load all that came during one round trip leaves
-//! together. `docs/BENCHMARKS.md` has the comparison.
+//! together. `docs/BENCHMARKS.md` has what was
+//! measured.
 //!
 //! The lane also knows since when its partition owes an acknowledgement. It
 //! knows nothing of librdkafka: whoever calls it sends what it returns.
