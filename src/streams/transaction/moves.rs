@@ -190,8 +190,8 @@ impl<S: Stream> Worker<S> {
         } else {
             "the states of all its partitions are restored"
         };
-        self.restored.set(true, why);
         self.show(&BTreeMap::new());
+        self.restored.set(true, why);
     }
 
     fn partitions(&self) -> Vec<i32> {
