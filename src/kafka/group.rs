@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
@@ -77,15 +77,23 @@ impl Member {
     ///
     /// Only those that end the membership; what passes is logged here.
     pub fn poll(&self, within: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
-        match self.consumer.poll(within) {
-            None => Ok(None),
-            Some(Ok(message)) => Ok(Some(message)),
-            Some(Err(error)) if ends_membership(&error) => Err(error),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a poll failed");
-                Ok(None)
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.consumer.poll(left) {
+                None => return Ok(None),
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(error)) if ends_membership(&error) => return Err(error),
+                // While brokers are away these come by the thousand, and what
+                // matters waits behind them.
+                Some(Err(error)) => tracing::debug!(%error, "a poll failed"),
             }
         }
+    }
+
+    /// Whether the group has given this member up, and the next polls will say so.
+    pub fn is_lost(&self) -> bool {
+        self.consumer.assignment_lost()
     }
 
     /// What rebalances did since the last call, in their order.
@@ -144,7 +152,7 @@ impl Member {
     /// such a proof: so the mark is looked at last.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
         let metadata = self.consumer.group_metadata();
-        metadata.filter(|_| !self.consumer.assignment_lost())
+        metadata.filter(|_| !self.is_lost())
     }
 
     /// The offset after the last record that came, by partition; it includes

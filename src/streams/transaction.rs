@@ -191,7 +191,9 @@ impl<S: Stream> Worker<S> {
             }
             let due = until.is_none_or(|until| Instant::now() >= until);
             let full = batch.records.len() >= self.plan.max_batch_records;
-            if due || full || stop.load(Ordering::Relaxed) {
+            // What belongs to partitions that are lost would only be refused.
+            let lost = self.member.is_lost();
+            if stop.load(Ordering::Relaxed) || !lost && (due || full) {
                 return Ok(());
             }
         }
