@@ -13,5 +13,6 @@ mod model;
 mod outputs;
 #[cfg(feature = "long-tests")]
 mod restore;
+#[cfg(feature = "long-tests")]
 mod shutdown;
 mod topics;
