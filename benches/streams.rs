@@ -304,11 +304,11 @@ fn run_read(topic: &str) {
 
 /// The store alone, spread over as many partitions as a topic has.
 fn run_store() {
-    let mut stores: [Store; 6] = std::array::from_fn(|_| Store::default());
+    let mut stores: [Store<CommandStatus>; 6] = std::array::from_fn(|_| Store::at(0));
     let before = resident_bytes("self");
     for place in 0..STATES {
         let (key, value) = state(place);
-        stores[place % 6].restore::<CommandStatus>(key.as_bytes(), Some(value.as_bytes()), 0);
+        stores[place % 6].restore(key.as_bytes(), Some(value.as_bytes()), 0);
     }
     let bytes: usize = stores.iter().map(Store::bytes).sum();
     let above = resident_bytes("self") - before - number(bytes);

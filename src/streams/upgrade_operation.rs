@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::push::Poison;
+use super::texts::Text;
 use super::time::Receipt;
 
 /// How many of the latest receipts an operation keeps; see [`OperationState`].
@@ -29,15 +30,15 @@ pub enum UpgradeResult {
 /// What counts of a device in an operation: its newest attempt there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// How that attempt ended.
     pub result: UpgradeResult,
     /// The version that the device should run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_version: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub target_version: Option<Text<'a>>,
     /// The published code of a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_code: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<Text<'a>>,
     /// When that attempt was first received.
     pub received_at: Receipt,
 }
@@ -49,16 +50,19 @@ pub struct Outcome {
 /// back and count the other without knowing the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Delta {
+pub struct Delta<'a> {
     /// The operation, the key of the record.
-    pub operation_id: String,
+    #[serde(borrow)]
+    pub operation_id: Text<'a>,
     /// The device; told for people who read along, never used.
-    pub device_id: String,
+    #[serde(borrow)]
+    pub device_id: Text<'a>,
     /// What counted for the device so far; absent for its first attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<Outcome>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Outcome<'a>>,
     /// What counts now; equal to `before` where only `earliest_at` is news.
-    pub after: Outcome,
+    #[serde(borrow)]
+    pub after: Outcome<'a>,
     /// The earliest receipt of any attempt of the device in the operation.
     pub earliest_at: Receipt,
 }
@@ -104,7 +108,7 @@ pub enum Change {
 /// Counts a delta in the state of its operation.
 ///
 /// Deltas of different devices commute; those of one device follow each other.
-pub fn apply(state: Option<&OperationState>, delta: &Delta) -> Change {
+pub fn apply(state: Option<&OperationState>, delta: &Delta<'_>) -> Change {
     let mut next = state
         .cloned()
         .unwrap_or_else(|| OperationState::empty(delta));
@@ -143,13 +147,13 @@ impl UpgradeResult {
     }
 }
 
-impl Delta {
+impl<'a> Delta<'a> {
     /// Reads a value of `iot.upgrade-delta`.
     ///
     /// # Errors
     ///
     /// [`Poison::NotADelta`] where another writer put something else there.
-    pub fn decode(value: &[u8]) -> Result<Self, Poison> {
+    pub fn decode(value: &'a [u8]) -> Result<Self, Poison> {
         serde_json::from_slice(value).map_err(|_| Poison::NotADelta)
     }
 }
@@ -160,9 +164,9 @@ impl OperationState {
         self.succeeded.saturating_add(self.failed)
     }
 
-    fn empty(delta: &Delta) -> Self {
+    fn empty(delta: &Delta<'_>) -> Self {
         Self {
-            operation_id: delta.operation_id.clone(),
+            operation_id: delta.operation_id.0.clone().into_owned(),
             target_versions: BTreeMap::new(),
             succeeded: 0,
             failed: 0,
@@ -173,16 +177,18 @@ impl OperationState {
         }
     }
 
-    fn count(&mut self, outcome: &Outcome) {
+    fn count(&mut self, outcome: &Outcome<'_>) {
         let total = self.total(outcome.result);
         *total = total.saturating_add(1);
         for (counts, name) in self.named(outcome) {
-            let count = counts.entry(name.to_owned()).or_default();
-            *count = count.saturating_add(1);
+            match counts.get_mut(name) {
+                Some(count) => *count = count.saturating_add(1),
+                None => drop(counts.insert(name.to_owned(), 1)),
+            }
         }
     }
 
-    fn take_back(&mut self, outcome: &Outcome) {
+    fn take_back(&mut self, outcome: &Outcome<'_>) {
         let total = self.total(outcome.result);
         *total = total.saturating_sub(1);
         for (counts, name) in self.named(outcome) {
@@ -206,11 +212,12 @@ impl OperationState {
     /// nothing, and the code of a success is no error.
     fn named<'s, 'o>(
         &'s mut self,
-        outcome: &'o Outcome,
+        outcome: &'o Outcome<'_>,
     ) -> impl Iterator<Item = (&'s mut BTreeMap<String, u64>, &'o str)> {
         let failed = outcome.result == UpgradeResult::Fail;
-        let error = outcome.error_code.as_deref().filter(|_| failed);
-        let version = outcome.target_version.as_deref();
+        let error = outcome.error_code.as_ref().filter(|_| failed);
+        let error = error.map(Text::as_str);
+        let version = outcome.target_version.as_ref().map(Text::as_str);
         [
             (&mut self.target_versions, version),
             (&mut self.errors, error),
@@ -221,7 +228,7 @@ impl OperationState {
 
     /// Keeps `latest` the greatest receipts of all that count. Called with the
     /// counts as they were before the delta.
-    fn remember(&mut self, delta: &Delta) {
+    fn remember(&mut self, delta: &Delta<'_>) {
         let after = delta.after.received_at;
         let complete = u64::try_from(self.latest.len()) == Ok(self.devices());
         let rank = self.latest.partition_point(|known| *known > after);
@@ -320,7 +327,7 @@ mod tests {
         Receipt::of_record(None, Some(time.timestamp_millis()))
     }
 
-    fn outcome(seconds: i64) -> Outcome {
+    fn outcome(seconds: i64) -> Outcome<'static> {
         Outcome {
             result: UpgradeResult::Success,
             target_version: None,
@@ -329,17 +336,17 @@ mod tests {
         }
     }
 
-    fn delta(before: Option<i64>, after: i64) -> Delta {
+    fn delta(before: Option<i64>, after: i64) -> Delta<'static> {
         Delta {
-            operation_id: "o1".to_owned(),
-            device_id: "d1".to_owned(),
+            operation_id: "o1".into(),
+            device_id: "d1".into(),
             before: before.map(outcome),
             after: outcome(after),
             earliest_at: receipt(after),
         }
     }
 
-    fn count(deltas: &[Delta]) -> OperationState {
+    fn count(deltas: &[Delta<'_>]) -> OperationState {
         campaigns::fold_operations(deltas).remove("o1").unwrap()
     }
 
@@ -387,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_last_receipt_falls_when_a_push_was_received_earlier_than_known() {
-        let devices: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let devices: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         let mut deltas = devices;
         deltas.push(delta(Some(39), 10));
         deltas.push(delta(Some(38), 11));
@@ -398,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_last_receipt_known_stands_when_all_kept_ones_fell() {
-        let mut deltas: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let mut deltas: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         deltas.extend((24..40).map(|second| delta(Some(second), 0)));
         assert_eq!(count(&deltas).last_at, receipt(39));
 
@@ -408,7 +415,7 @@ mod tests {
 
     #[test]
     fn the_state_keeps_sixteen_receipts_however_many_devices_there_are() {
-        let deltas: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let deltas: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         assert_eq!(count(&deltas).latest.len(), LATEST_KEPT);
     }
 
@@ -498,7 +505,7 @@ mod tests {
         fn the_last_receipt_is_exact_while_fewer_fall_than_are_kept(
             (receipts, corrections) in receipts_and_corrections()
         ) {
-            let deltas: Vec<Delta> = receipts.iter().map(|at| delta(None, *at)).collect();
+            let deltas: Vec<Delta<'_>> = receipts.iter().map(|at| delta(None, *at)).collect();
             let mut state = count(&deltas);
             let mut now = receipts;
             for (device, at) in corrections {
