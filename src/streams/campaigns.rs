@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::device_software::{self, DeviceSoftware, Event};
 use super::model::{self, Push};
+use super::stream::Draft;
 use super::time::Receipt;
 use super::upgrade_operation::{self, Delta, OperationState};
 
@@ -89,9 +90,9 @@ pub(super) fn fold_operations(deltas: &[Delta<'_>]) -> BTreeMap<String, Operatio
     let mut states: BTreeMap<String, OperationState> = BTreeMap::new();
     for delta in deltas {
         let delta = written(delta);
-        let before = states.get(&*delta.operation_id.0);
-        if let upgrade_operation::Change::Changed(state) = upgrade_operation::apply(before, &delta)
-        {
+        let mut draft = Draft::of(states.get(delta.operation_id.as_str()), None);
+        upgrade_operation::apply(&mut draft, &delta);
+        if let Some(state) = draft.changed() {
             let written = serde_json::to_vec(&state).unwrap();
             let restored: OperationState = serde_json::from_slice(&written).unwrap();
             assert_eq!(restored, *state);

@@ -20,7 +20,7 @@ pub trait Stream: Send + 'static {
     /// What a record says, in the record's own bytes.
     type Event<'a>;
     /// What is kept of all that was said about one key.
-    type State: Serialize + DeserializeOwned + Send;
+    type State: Clone + Serialize + DeserializeOwned + Send;
 
     /// Its name in metrics, groups and logs.
     const NAME: &'static str;
@@ -46,7 +46,7 @@ pub trait Stream: Send + 'static {
     fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str>;
 
     /// Merges an event into its state.
-    fn apply(state: Option<&Self::State>, event: &Self::Event<'_>) -> Applied<Self::State>;
+    fn apply(state: &mut Draft<'_, Self::State>, event: &Self::Event<'_>) -> Applied;
 
     /// What the gauges must know of a state; `None` for streams without such
     /// gauges.
@@ -56,11 +56,17 @@ pub trait Stream: Send + 'static {
     }
 }
 
-/// What one event did.
+/// A state while a batch is applied: as it is known until the first change,
+/// then the batch's own.
 #[derive(Debug)]
-pub struct Applied<State> {
-    /// The state to write; none where it is as it was.
-    pub state: Option<Box<State>>,
+pub struct Draft<'s, State> {
+    known: Option<&'s State>,
+    changed: Option<Box<State>>,
+}
+
+/// What one event did, but to its state.
+#[derive(Debug, Default)]
+pub struct Applied {
     /// A record for another topic.
     pub forward: Option<Forward>,
     /// What is to be counted; no event has more to count than a confirmation,
@@ -134,26 +140,29 @@ impl Stream for CommandStatus {
         event.request_id.clone()
     }
 
-    fn apply(state: Option<&CommandState>, event: &Self::Event<'_>) -> Applied<CommandState> {
-        match command_state::apply(state, event) {
+    fn apply(state: &mut Draft<'_, CommandState>, event: &Self::Event<'_>) -> Applied {
+        match command_state::apply(state.get(), event) {
             command_state::Change::UnknownStatus => Applied {
                 effects: [Some(Effect::UnknownStatus), None, None],
-                ..Applied::nothing()
-            },
-            command_state::Change::Unchanged => Applied::nothing(),
-            command_state::Change::Changed {
-                state, transitions, ..
-            } => Applied {
-                state: Some(state),
                 forward: None,
-                effects: transitions.map(|step| {
-                    step.map(|step| Effect::Transition {
-                        from: step.from,
-                        to: step.to,
-                        seconds: step.seconds(),
-                    })
-                }),
             },
+            command_state::Change::Unchanged => Applied::default(),
+            command_state::Change::Changed {
+                state: next,
+                transitions,
+                ..
+            } => {
+                state.replace(next);
+                let effect = |step: command_state::Transition| Effect::Transition {
+                    from: step.from,
+                    to: step.to,
+                    seconds: step.seconds(),
+                };
+                Applied {
+                    effects: transitions.map(|step| step.map(effect)),
+                    forward: None,
+                }
+            }
         }
     }
 
@@ -184,17 +193,20 @@ impl Stream for UpgradeResults {
         event.device_id.clone()
     }
 
-    fn apply(state: Option<&DeviceSoftware>, event: &Self::Event<'_>) -> Applied<DeviceSoftware> {
-        let change = device_software::apply(state, event);
-        Applied {
-            state: change.state,
+    fn apply(state: &mut Draft<'_, DeviceSoftware>, event: &Self::Event<'_>) -> Applied {
+        let change = device_software::apply(state.get(), event);
+        let applied = Applied {
             forward: change.delta.map(|delta| Forward {
                 // A delta is texts, numbers and times: it always makes JSON.
                 value: serde_json::to_vec(&delta).unwrap_or_default(),
                 key: delta.operation_id.0.into_owned(),
             }),
             effects: [change.new_result.map(Effect::Upgrade), None, None],
+        };
+        if let Some(next) = change.state {
+            state.replace(next);
         }
+        applied
     }
 }
 
@@ -216,23 +228,41 @@ impl Stream for UpgradeOperations {
         event.operation_id.0.clone()
     }
 
-    fn apply(state: Option<&OperationState>, event: &Delta<'_>) -> Applied<OperationState> {
-        match upgrade_operation::apply(state, event) {
-            upgrade_operation::Change::Unchanged => Applied::nothing(),
-            upgrade_operation::Change::Changed(state) => Applied {
-                state: Some(state),
-                ..Applied::nothing()
-            },
-        }
+    fn apply(state: &mut Draft<'_, OperationState>, event: &Delta<'_>) -> Applied {
+        upgrade_operation::apply(state, event);
+        Applied::default()
     }
 }
 
-impl<State> Applied<State> {
-    fn nothing() -> Self {
-        Self {
-            state: None,
-            forward: None,
-            effects: [None; 3],
-        }
+impl<'s, State> Draft<'s, State> {
+    /// A state that the batch has changed already, or that is as it is known.
+    pub fn of(known: Option<&'s State>, changed: Option<Box<State>>) -> Self {
+        Self { known, changed }
+    }
+
+    /// The state as it stands.
+    pub fn get(&self) -> Option<&State> {
+        self.changed.as_deref().or(self.known)
+    }
+
+    /// Puts another in its place.
+    pub fn replace(&mut self, state: Box<State>) {
+        self.changed = Some(state);
+    }
+
+    /// The state to be changed in place: the known one is copied, once; where
+    /// there is none, it begins as `first`.
+    pub fn edit(&mut self, first: impl FnOnce() -> State) -> &mut State
+    where
+        State: Clone,
+    {
+        let known = self.known;
+        self.changed
+            .get_or_insert_with(|| Box::new(known.map_or_else(first, State::clone)))
+    }
+
+    /// The state to write; none where it is as it was.
+    pub fn changed(self) -> Option<Box<State>> {
+        self.changed
     }
 }

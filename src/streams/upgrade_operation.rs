@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::push::Poison;
+use super::stream::Draft;
 use super::texts::Text;
 use super::time::Receipt;
 
@@ -96,32 +97,23 @@ pub struct OperationState {
     latest: Vec<Receipt>,
 }
 
-/// What one delta did.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It said nothing new: nothing to write.
-    Unchanged,
-    /// The state to write.
-    Changed(Box<OperationState>),
-}
-
-/// Counts a delta in the state of its operation.
+/// Counts a delta in the state of its operation; one that says nothing new
+/// leaves it as it is.
 ///
 /// Deltas of different devices commute; those of one device follow each other.
-pub fn apply(state: Option<&OperationState>, delta: &Delta<'_>) -> Change {
-    let mut next = state
-        .cloned()
-        .unwrap_or_else(|| OperationState::empty(delta));
-    next.remember(delta);
+/// One operation has the deltas of all its devices, so its state is changed in
+/// place.
+pub fn apply(state: &mut Draft<'_, OperationState>, delta: &Delta<'_>) {
+    if state.get().is_some_and(|state| state.knows(delta)) {
+        return;
+    }
+    let state = state.edit(|| OperationState::empty(delta));
+    state.remember(delta);
     if let Some(before) = &delta.before {
-        next.take_back(before);
+        state.take_back(before);
     }
-    next.count(&delta.after);
-    next.first_at = next.first_at.min(delta.earliest_at);
-    if state == Some(&next) {
-        return Change::Unchanged;
-    }
-    Change::Changed(Box::new(next))
+    state.count(&delta.after);
+    state.first_at = state.first_at.min(delta.earliest_at);
 }
 
 impl UpgradeResult {
@@ -175,6 +167,11 @@ impl OperationState {
             last_at: delta.after.received_at,
             latest: Vec::new(),
         }
+    }
+
+    /// Whether a delta says nothing new.
+    fn knows(&self, delta: &Delta<'_>) -> bool {
+        delta.before.as_ref() == Some(&delta.after) && delta.earliest_at >= self.first_at
     }
 
     fn count(&mut self, outcome: &Outcome<'_>) {
@@ -422,7 +419,9 @@ mod tests {
     #[test]
     fn a_delta_that_says_nothing_new_leaves_nothing_to_write() {
         let state = count(&[delta(None, 1)]);
-        assert_eq!(apply(Some(&state), &delta(Some(1), 1)), Change::Unchanged);
+        let mut draft = Draft::of(Some(&state), None);
+        apply(&mut draft, &delta(Some(1), 1));
+        assert_eq!(draft.changed(), None);
     }
 
     #[test]
@@ -509,7 +508,9 @@ mod tests {
             let mut state = count(&deltas);
             let mut now = receipts;
             for (device, at) in corrections {
-                if let Change::Changed(next) = apply(Some(&state), &delta(Some(now[device]), at)) {
+                let mut draft = Draft::of(Some(&state), None);
+                apply(&mut draft, &delta(Some(now[device]), at));
+                if let Some(next) = draft.changed() {
                     state = *next;
                 }
                 now[device] = at;

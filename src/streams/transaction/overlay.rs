@@ -13,7 +13,7 @@ use super::{Batch, decode};
 use crate::kafka::transactions::Write;
 use crate::streams::push::Poison;
 use crate::streams::store::{Store, Unreadable};
-use crate::streams::stream::{Applied, Effect, Forward, Stream};
+use crate::streams::stream::{Applied, Draft, Effect, Forward, Stream};
 use crate::topics::RECORD_OVERHEAD_BYTES;
 
 /// More than the framing of a record, or of a header, takes, in bytes.
@@ -124,7 +124,7 @@ impl<'b, S: Stream> Overlay<'b, S> {
         let change = &mut self.changes[place];
         let applied = change.apply(&event, stores)?;
         change.too_large |= applied.is_above(self.limit);
-        change.adopt(applied);
+        change.keep(applied);
         Ok(place)
     }
 
@@ -162,13 +162,18 @@ impl<'b, S: Stream> Overlay<'b, S> {
             let Some(Ok(event)) = batch.records.get(place).map(decode::<S>) else {
                 continue;
             };
-            match redone.apply_singly(&event, stores, &mut self.values, self.limit) {
-                Ok(applied) => redone.adopt(applied),
-                Err(unapplied) => self.unapplied.push((place, unapplied)),
+            let before = redone.state.clone();
+            let applied = redone.apply(&event, stores);
+            match applied.and_then(|applied| redone.fit(applied, &mut self.values, self.limit)) {
+                Ok(applied) => redone.keep(applied),
+                Err(unapplied) => {
+                    redone.state = before;
+                    self.unapplied.push((place, unapplied));
+                }
             }
         }
         self.changes[change] = redone;
-        // What was adopted is within the limit.
+        // What was kept is within the limit.
         let _ = self.encode(change);
     }
 }
@@ -186,46 +191,42 @@ impl<'b, S: Stream> Change<'b, S> {
         }
     }
 
-    fn apply(
-        &self,
-        event: &S::Event<'_>,
-        stores: &Stores<S>,
-    ) -> Result<Applied<S::State>, Unapplied> {
+    fn apply(&mut self, event: &S::Event<'_>, stores: &Stores<S>) -> Result<Applied, Unapplied> {
         let store = stores.get(&self.partition);
-        let state = match (&self.state, store) {
-            (Some(state), _) => Some(&**state),
+        let known = match (&self.state, store) {
             (None, Some(store)) => store.get(self.key.as_bytes())?,
-            (None, None) => None,
+            (Some(_), _) | (None, None) => None,
         };
-        Ok(S::apply(state, event))
+        let mut draft = Draft::of(known, self.state.take());
+        let applied = S::apply(&mut draft, event);
+        self.state = draft.changed();
+        Ok(applied)
     }
 
-    fn apply_singly(
+    /// What an event did, unless any record after it is too large.
+    fn fit(
         &self,
-        event: &S::Event<'_>,
-        stores: &Stores<S>,
+        applied: Applied,
         values: &mut Vec<u8>,
         limit: usize,
-    ) -> Result<Applied<S::State>, Unapplied> {
-        let applied = self.apply(event, stores)?;
+    ) -> Result<Applied, Unapplied> {
         if applied.is_above(limit) {
             return Err(Unapplied::StateTooLarge);
         }
-        if let Some(state) = &applied.state {
+        if let Some(state) = &self.state {
             let value = encode(values, &**state, &self.key, limit)?;
             values.truncate(value.start);
         }
         Ok(applied)
     }
 
-    fn adopt(&mut self, applied: Applied<S::State>) {
-        self.state = applied.state.or(self.state.take());
+    fn keep(&mut self, applied: Applied) {
         self.forwards.extend(applied.forward);
         self.effects.extend(applied.effects.into_iter().flatten());
     }
 }
 
-impl<State> Applied<State> {
+impl Applied {
     /// Whether it forwards a record that no topic takes.
     fn is_above(&self, limit: usize) -> bool {
         let forward = self.forward.as_ref();
