@@ -135,7 +135,7 @@ impl<S: Stream> Store<S> {
         self.entries.is_empty()
     }
 
-    /// The bytes of all keys and values.
+    /// The bytes of all keys and values, as they are written.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -39,6 +39,7 @@ use crate::metrics::StreamMetrics;
 use crate::process::Exit;
 use crate::process::health::Condition;
 
+mod dead_letter;
 mod moves;
 mod overlay;
 
