@@ -9,6 +9,7 @@ export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1
 unset COMPOSE_PROFILES KAFKA_BROKERS
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+revision=${NORTHBRIDGE_REVISION:-$(git rev-parse HEAD)}
 image=northbridge:$version
 megabyte=1000000
 limit_mb=40
@@ -39,7 +40,7 @@ build_image() {
   # Stand-ins are for machines whose registries may be reached by the host alone.
   docker build ${STAND_INS:+--network host} --tag "$image" \
     --build-arg "VERSION=$version" \
-    --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+    --build-arg "REVISION=$revision" .
 }
 
 size_of() { docker image inspect --format '{{.Size}}' "$1"; }
