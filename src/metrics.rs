@@ -492,7 +492,7 @@ pub struct KafkaClientMetrics {
     pub request_retries: IntCounterVec,
     /// Requests without an answer in time, by client and broker.
     pub request_timeouts: IntCounterVec,
-    /// Round trips, by client, broker and quantile.
+    /// Round trips, by client, broker and percentile.
     pub round_trip_seconds: GaugeVec,
     /// Mean records in a batch, by client and topic.
     pub batch_records: GaugeVec,
@@ -558,7 +558,7 @@ impl KafkaClientMetrics {
             round_trip_seconds: metrics.float_gauges(
                 "kafka_round_trip_seconds",
                 "Round trips to a broker over the last statistics interval.",
-                &["client", "broker", "quantile"],
+                &["client", "broker", "percentile"],
             ),
             batch_records: metrics.float_gauges(
                 "kafka_batch_records",

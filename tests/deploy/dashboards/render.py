@@ -22,7 +22,8 @@ from matplotlib.ticker import FuncFormatter
 from ask import STEP_SECONDS, Prometheus
 from board import boards, queries
 
-UNIT_INCHES = 0.42
+ROW_INCHES = 0.42
+COLUMNS = 24
 PALETTE = ["#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9", "#37872d", "#e0b400"]
 COLOURS = {
     "green": "#73bf69", "yellow": "#f2cc0c", "orange": "#ff9830", "red": "#f2495c",
@@ -110,8 +111,16 @@ def draw_lines(axes, panel, prometheus):
     if "max" in defaults:
         axes.set_ylim(top=defaults["max"])
     clock(axes)
-    columns = panel["gridPos"]["w"] // 3
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncol": columns}
+    legend(axes, panel)
+
+
+def legend(axes, panel):
+    """The names of the series, below or to the right."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncol": panel["gridPos"]["w"] // 3}
+    if panel["options"]["legend"]["placement"] == "right":
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((left, bottom, width * 0.75, height))
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1.1)}
     if axes.get_lines():
         axes.legend(**place, fontsize=5.5, frameon=False, labelcolor=TEXT)
 
@@ -152,9 +161,10 @@ def draw_table(axes, panel, prometheus):
     axes.axis("off")
     organised = panel["transformations"][0]["options"]
     columns = sorted(organised["indexByName"], key=organised["indexByName"].get)
-    unit = panel["fieldConfig"]["defaults"]["unit"]
+    defaults = panel["fieldConfig"]["defaults"]
+    unit = defaults["unit"]
     rows = [
-        [labels.get(column, formatted(points[-1][1], unit)) for column in columns]
+        [labels.get(column, formatted(points[-1][1], unit, defaults.get("decimals"))) for column in columns]
         for query in queries(panel)
         for labels, points in prometheus.series(query)
     ]
@@ -186,20 +196,25 @@ DRAW = {
 def picture(board, prometheus, directory):
     """The dashboard as a PNG."""
     panels = board.json["panels"]
-    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
-    inches = (24 * UNIT_INCHES * 1.6, height * UNIT_INCHES)
+    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
+    inches = (COLUMNS * ROW_INCHES * 1.6, rows * ROW_INCHES)
     figure = plt.figure(figsize=inches, facecolor=BACKGROUND)
     for panel in panels:
         place = panel["gridPos"]
-        left, bottom = place["x"] / 24, 1 - (place["y"] + place["h"]) / height
-        width, tall = place["w"] / 24, place["h"] / height
-        top = bottom + tall - 0.3 / height
+        left, bottom = place["x"] / COLUMNS, 1 - (place["y"] + place["h"]) / rows
+        width, tall = place["w"] / COLUMNS, place["h"] / rows
+        heading = {"color": TEXT, "va": "top", "y": bottom + tall - 0.3 / rows, "x": left + 0.008}
         if panel["type"] == "row":
-            figure.text(left + 0.006, top, panel["title"], color=TEXT, fontsize=12, weight="bold", va="top")
+            figure.text(s=panel["title"], fontsize=12, weight="bold", **heading)
             continue
-        figure.add_artist(plt.Rectangle((left + 0.003, bottom + 0.1 / height), width - 0.006, tall - 0.2 / height, color=CARD, zorder=-1))
-        figure.text(left + 0.008, top, panel["title"], color=TEXT, fontsize=8, va="top")
-        axes = figure.add_axes((left + 0.2 * width * 8 / place["w"] * 0.5, bottom + 1.7 / height * (place["h"] > 4), width * 0.96 - 0.2 * width * 8 / place["w"] * 0.5, tall - (2.9 if place["h"] > 4 else 1) / height))
+        corner, size = (left + 0.003, bottom + 0.1 / rows), (width - 0.006, tall - 0.2 / rows)
+        figure.add_artist(plt.Rectangle(corner, *size, color=CARD, zorder=-1))
+        figure.text(s=panel["title"], fontsize=8, **heading)
+        small = panel["type"] in ("stat", "table")
+        margin, legend_rows = (0.01, 0.3) if small else (0.035, 1.7)
+        axes = figure.add_axes(
+            (left + margin, bottom + legend_rows / rows, width - margin - 0.01, tall - (legend_rows + 1.2) / rows)
+        )
         axes.set_facecolor(CARD)
         DRAW[panel["type"]](axes, panel, prometheus)
     path = Path(directory) / f"{board.path.stem}.png"
