@@ -20,6 +20,7 @@ pub type Answers = BTreeMap<Answer, u64>;
 pub struct Tally {
     answers: Answers,
     latency: Histogram<u64>,
+    longest_answer: Duration,
     second_answers: Answers,
     second_latency: Histogram<u64>,
     seconds: Vec<Second>,
@@ -74,14 +75,19 @@ impl Tally {
         Self {
             answers: Answers::new(),
             latency: histogram(),
+            longest_answer: Duration::ZERO,
             second_answers: Answers::new(),
             second_latency: histogram(),
             seconds: Vec::new(),
         }
     }
 
-    /// Counts an answer that came so long after the push was due.
-    pub fn count(&mut self, answer: Answer, latency: Duration) {
+    /// Counts an answer that came so long after the push was due, and so long
+    /// after it went out.
+    pub fn count(&mut self, answer: Answer, latency: Duration, took: Duration) {
+        if matches!(answer, Answer::Status(_)) {
+            self.longest_answer = self.longest_answer.max(took);
+        }
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         for histogram in [&mut self.latency, &mut self.second_latency] {
             histogram.saturating_record(us);
@@ -110,6 +116,11 @@ impl Tally {
     /// How many answers of each kind.
     pub fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// The longest that an answer took once its push had gone out.
+    pub fn longest_answer(&self) -> Duration {
+        self.longest_answer
     }
 
     /// The latency of all answers.
