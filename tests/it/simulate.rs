@@ -95,7 +95,8 @@ fn pushes_go_over_tls_of_both_protocols_to_a_certificate_of_the_given_authority_
 fn a_certificate_of_another_authority_is_not_taken() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
-    let ca = Certificates::new().ca_file().display().to_string();
+    let others = Certificates::new();
+    let ca = others.ca_file().display().to_string();
     for trust in [&["--ca", &ca][..], &[]] {
         let url = url(&northbridge, "https", PATH);
         let (_, outcome) = simulate(&url, &[&["--count", "20"], trust].concat());
@@ -157,13 +158,39 @@ fn the_report_is_a_page_with_the_marks_of_the_run() {
     let noted = noted(long_ago, "before") + &noted(soon, "broker <1> is killed");
     std::fs::write(&marks, noted).unwrap();
     let mock = Mock::start();
-    let url = url(&mock.ready_ingress(&[]), "http", PATH);
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
     let flags = ["--count", "1000", "--report", &page, "--marks", &marks];
     assert_eq!(simulate(&url, &flags).0, Some(0));
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.starts_with("<!doctype html>"), "{page}");
     assert!(page.contains("broker &lt;1&gt; is killed"), "{page}");
     assert!(!page.contains("before</td>"), "{page}");
+}
+
+#[test]
+fn a_page_needs_no_marks() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("report.html").display().to_string();
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let flags = [
+        "--count",
+        "5",
+        "--report",
+        &page,
+        "--marks",
+        "/nowhere/marks",
+    ];
+    let output = run(&[&["simulate", url.as_str()], &flags[..]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--marks /nowhere/marks"));
+    assert!(
+        std::fs::read_to_string(page)
+            .unwrap()
+            .ends_with("</html>\n")
+    );
 }
 
 #[test]
@@ -185,12 +212,6 @@ fn wrong_flags_are_exit_code_64_before_anything_is_pushed() {
         &["--topics-prefix", "x."],
         &["--marks", "marks"],
         &["--report", "/nowhere/report.html"],
-        &[
-            "--marks",
-            "/nowhere/marks",
-            "--report",
-            "/nowhere/report.html",
-        ],
         &["--user", "platform", "--password-file", "/nowhere/password"],
         &["--verify", ""],
     ];
@@ -212,7 +233,8 @@ fn an_authority_that_cannot_be_read_is_exit_code_64() {
 #[test]
 fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
     let mock = Mock::start();
-    let url = url(&mock.ready_ingress(&[]), "http", PATH);
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
     let bootstrap = mock.bootstrap();
     let rows: &[&[&str]] = &[
         &["--verify", "127.0.0.1:1"],
@@ -223,6 +245,7 @@ fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
         let (code, _) = simulate(&url, &[&["--count", "1"], *flags].concat());
         assert_eq!(code, Some(69), "{flags:?}");
     }
+    northbridge.wait_for_metric("northbridge_pushes_received_total", &[], 0.0);
 }
 
 fn url(northbridge: &Northbridge, scheme: &str, path: &str) -> String {

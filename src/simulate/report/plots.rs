@@ -180,8 +180,8 @@ impl<'a> Timeline<'a> {
                 labelled = at;
                 label = format!("{number}");
             }
-            let says = format!("{} {}", clock(at), mark.text);
-            plot.upright("mark", at, &label, &says);
+            let says = format!("{} {}", moment(at), mark.text);
+            plot.upright("mark", at, ("middle", &label), &says);
         }
     }
 }
@@ -276,12 +276,14 @@ pub(super) fn distribution(tally: &Tally) -> String {
         let (from, to) = (time(range.0), time(range.1));
         plot.says(range, &format!("{from} to {to}: {}", bar.count));
     }
-    for (label, at) in [
-        ("p50", latency.p50),
-        ("p99", latency.p99),
-        ("p99.9", latency.p999),
+    // Near each other they keep out of each other's way.
+    for (anchor, label, at) in [
+        ("end", "p50", latency.p50),
+        ("end", "p99", latency.p99),
+        ("start", "p99.9", latency.p999),
     ] {
-        plot.upright("quantile", millis(at), label, &time(millis(at)));
+        let at = millis(at);
+        plot.upright("quantile", at, (anchor, label), &time(at));
     }
     plot.finish()
 }
@@ -359,6 +361,12 @@ pub(super) fn clock(seconds: f64) -> String {
     } else {
         format!("{minutes}:{seconds:02}")
     }
+}
+
+/// As [`clock`], to a tenth.
+pub(super) fn moment(seconds: f64) -> String {
+    let tenth = Duration::from_secs_f64(seconds.max(0.0)).subsec_millis() / 100;
+    format!("{}.{tenth}", clock(seconds))
 }
 
 fn number(value: f64) -> String {

@@ -132,10 +132,17 @@ impl Plot {
         ));
     }
 
-    /// An upright line over the whole plot, with a label on top.
-    pub(super) fn upright(&mut self, class: &str, value: f64, label: &str, says: &str) {
+    /// An upright line over the whole plot, with a label on top, which begins,
+    /// ends or has its middle there.
+    pub(super) fn upright(
+        &mut self,
+        class: &str,
+        value: f64,
+        (anchor, label): (&str, &str),
+        says: &str,
+    ) {
         let (x, end, text) = (self.at_x(value), self.bottom() + self.lanes, TOP - 8.0);
-        self.add(format_args!("<g class=\"{class}\"><title>{says}</title><path d=\"M{x:.1} {TOP}V{end:.1}\"/><text x=\"{x:.1}\" y=\"{text}\" text-anchor=\"middle\">{label}</text></g>", says = escaped(says)));
+        self.add(format_args!("<g class=\"{class}\"><title>{says}</title><path d=\"M{x:.1} {TOP}V{end:.1}\"/><text x=\"{x:.1}\" y=\"{text}\" text-anchor=\"{anchor}\">{label}</text></g>", says = escaped(says)));
     }
 
     /// Says something where the pointer rests on this part of the x-axis.
