@@ -201,7 +201,9 @@ impl fmt::Display for Summary {
         row(f, "pushes", &self.pushes)?;
         row(f, "took", &format_args!("{:.1} s", self.seconds))?;
         for (answer, count) in &self.answers {
-            row(f, &format!("answered {answer}"), count)?;
+            let is_code = answer.starts_with(|first: char| first.is_ascii_digit());
+            let prefix = if is_code { "answered " } else { "" };
+            row(f, &format!("{prefix}{answer}"), count)?;
         }
         let latency = &self.latency_ms;
         for (name, ms) in [

@@ -12,6 +12,7 @@ use super::svg::{Plot, Scale, legend};
 const POINTS: usize = 480;
 const HEIGHT: f64 = 240.0;
 const LANE: f64 = 17.0;
+const LANE_GAP: f64 = 10.0;
 /// Labels of marks that are closer than this share of the run would overlap.
 const LABEL_SHARE: f64 = 0.02;
 /// The platform waits so long for an answer, in milliseconds.
@@ -100,7 +101,7 @@ impl<'a> Timeline<'a> {
         let mut lanes: Vec<Answer> = kinds.clone();
         lanes.retain(|kind| *kind != Answer::Status(200));
         let count = lanes.len() + usize::from(blacklisted);
-        let height = lane(count);
+        let height = if count == 0 { 0.0 } else { lane(count) };
         let mut plot = self.plot(
             "Answers a second over time",
             Scale::Linear(0.0, high),
@@ -333,8 +334,9 @@ fn nice(value: f64) -> f64 {
     power * fits.unwrap_or(10.0)
 }
 
+/// Where a lane begins below the axis.
 fn lane(place: usize) -> f64 {
-    u32::try_from(place).map_or(0.0, f64::from) * LANE
+    LANE_GAP + u32::try_from(place).map_or(0.0, f64::from) * LANE
 }
 
 /// Milliseconds in the unit that reads best.

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write};
 
 /// The size of a plot; the page scales it.
 const WIDTH: f64 = 960.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const LEFT: f64 = 100.0;
+const RIGHT: f64 = 22.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 30.0;
 
@@ -98,9 +98,9 @@ impl Plot {
                 pen = 'M';
                 continue;
             };
-            // A line of no length makes a point visible that stands alone.
             let (x, y) = (self.at_x(x), self.at_y(y));
-            let dot = if pen == 'M' { "h0" } else { "" };
+            // A short line makes a point visible that stands alone.
+            let (x, dot) = if pen == 'M' { (x - 1.5, "h3") } else { (x, "") };
             let _ = write!(path, "{pen}{x:.1} {y:.1}{dot}");
             pen = 'L';
         }
