@@ -205,6 +205,8 @@ fn every_command_explains_itself_with_examples() {
         &["upgrade-result"],
         &["dev"],
         &["health"],
+        &["replay"],
+        &["simulate"],
         &["topics"],
         &["topics", "create"],
         &["topics", "verify"],
