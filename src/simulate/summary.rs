@@ -23,6 +23,9 @@ pub struct Summary {
     pub answers: BTreeMap<String, u64>,
     /// From the intended send time, in milliseconds.
     pub latency_ms: LatencyMs,
+    /// The longest that anything answered took, in milliseconds: `max` above is
+    /// also of pushes that were given up.
+    pub longest_answer_ms: f64,
     /// What the delivery rules led to.
     #[serde(flatten)]
     pub policy: PolicyCounts,
@@ -106,6 +109,7 @@ impl Summary {
                 p999: millis(latency.p999),
                 max: millis(latency.max),
             },
+            longest_answer_ms: millis(outcome.tally.longest_answer()),
             policy: PolicyCounts {
                 blacklistings: outcome.counts.blacklistings,
                 lost_by_policy: outcome.counts.lost,
@@ -162,6 +166,8 @@ impl fmt::Display for Summary {
         ] {
             row(f, &format!("latency {name}"), &format_args!("{ms:.1} ms"))?;
         }
+        let longest = self.longest_answer_ms;
+        row(f, "longest answer", &format_args!("{longest:.1} ms"))?;
         row(f, "blacklistings", &self.policy.blacklistings)?;
         row(f, "lost by policy", &self.policy.lost_by_policy)?;
         row(f, "pushed again", &self.policy.retries)?;

@@ -20,6 +20,7 @@ pub type Answers = BTreeMap<Answer, u64>;
 pub struct Tally {
     answers: Answers,
     latency: Histogram<u64>,
+    longest_answer: Duration,
     second_answers: Answers,
     second_latency: Histogram<u64>,
     seconds: Vec<Second>,
@@ -63,6 +64,7 @@ impl Tally {
         Self {
             answers: Answers::new(),
             latency: histogram(),
+            longest_answer: Duration::ZERO,
             second_answers: Answers::new(),
             second_latency: histogram(),
             seconds: Vec::new(),
@@ -71,6 +73,9 @@ impl Tally {
 
     /// Counts an answer that came so long after the push was due.
     pub fn count(&mut self, answer: Answer, latency: Duration) {
+        if matches!(answer, Answer::Status(_)) {
+            self.longest_answer = self.longest_answer.max(latency);
+        }
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         for histogram in [&mut self.latency, &mut self.second_latency] {
             histogram.saturating_record(us);
@@ -104,6 +109,12 @@ impl Tally {
     /// The latency of all answers.
     pub fn latency(&self) -> Latency {
         Latency::of(&self.latency)
+    }
+
+    /// The longest that anything answered took; what broke or was given up is
+    /// no answer.
+    pub fn longest_answer(&self) -> Duration {
+        self.longest_answer
     }
 
     /// The run, second by second.
