@@ -322,7 +322,6 @@ fn instance(settings: &Settings) -> String {
 #[cfg(test)]
 mod campaigns;
 #[cfg(test)]
-#[path = "../tests/support/model.rs"]
-mod model;
+use crate::simulate::model;
 #[cfg(test)]
 mod schemas;

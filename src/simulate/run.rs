@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// What was still waiting at the end.
     pub backlog: usize,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
     /// How long it took.
     pub lasted: Duration,
 }
@@ -67,7 +70,7 @@ pub async fn run(
     signals: &mut Signals,
 ) -> Outcome {
     let (jobs, answers) = workers(plan, connector);
-    let start = Instant::now();
+    let (started_at, start) = (Utc::now(), Instant::now());
     let mut run = Run {
         plan,
         platform,
@@ -91,6 +94,7 @@ pub async fn run(
         counts: run.platform.counts(),
         backlog: run.platform.backlog(),
         tally: run.tally,
+        started_at,
         lasted: start.elapsed(),
     }
 }

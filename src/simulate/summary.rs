@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::proof::Verdict;
+use super::judge::Judgement;
+use super::proof;
 use super::run::Outcome;
+use super::states;
 
 /// Everything that is said at the end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,6 +34,9 @@ pub struct Summary {
     /// What the proof came to, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What the comparison of the states came to, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub states: Option<StatesVerification>,
 }
 
 /// Latencies in milliseconds.
@@ -90,6 +95,27 @@ pub struct Verification {
     pub faults: Vec<String>,
 }
 
+/// What the comparison of the states came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatesVerification {
+    /// Whether all states are the model's.
+    pub holds: bool,
+    /// Commands that were compared.
+    pub commands: u64,
+    /// Devices that were compared.
+    pub devices: u64,
+    /// Upgrade operations that were compared.
+    pub operations: u64,
+    /// States that are not the model's.
+    pub differing: u64,
+    /// What the streams had not done when the time was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+    /// The first differences.
+    pub faults: Vec<String>,
+}
+
 impl Summary {
     /// Sums up a run.
     pub fn new(seed: u64, outcome: &Outcome) -> Self {
@@ -118,23 +144,15 @@ impl Summary {
                 backlog_at_end: outcome.backlog,
             },
             verification: None,
+            states: None,
         }
     }
 
-    /// Adds what the proof came to.
+    /// Adds what the proofs came to.
     #[must_use]
-    pub fn with(mut self, verdict: &Verdict) -> Self {
-        self.verification = Some(Verification {
-            holds: verdict.holds(),
-            answered200: verdict.answered,
-            stored: verdict.stored,
-            missing: verdict.missing,
-            misplaced: verdict.misplaced,
-            doubled: verdict.doubled,
-            stored_unanswered: verdict.unanswered,
-            others: verdict.others,
-            faults: verdict.faults.iter().map(ToString::to_string).collect(),
-        });
+    pub fn with(mut self, judgement: &Judgement) -> Self {
+        self.verification = Some(Verification::from(&judgement.stored));
+        self.states = judgement.states.as_ref().map(StatesVerification::from);
         self
     }
 
@@ -145,6 +163,36 @@ impl Summary {
     /// Never in practice: numbers and texts always make JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
+    }
+}
+
+impl From<&proof::Verdict> for Verification {
+    fn from(verdict: &proof::Verdict) -> Self {
+        Self {
+            holds: verdict.holds(),
+            answered200: verdict.answered,
+            stored: verdict.stored,
+            missing: verdict.missing,
+            misplaced: verdict.misplaced,
+            doubled: verdict.doubled,
+            stored_unanswered: verdict.unanswered,
+            others: verdict.others,
+            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&states::Verdict> for StatesVerification {
+    fn from(verdict: &states::Verdict) -> Self {
+        Self {
+            holds: verdict.holds(),
+            commands: verdict.commands,
+            devices: verdict.devices,
+            operations: verdict.operations,
+            differing: verdict.differing,
+            behind: verdict.behind.clone(),
+            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 
@@ -172,10 +220,13 @@ impl fmt::Display for Summary {
         row(f, "lost by policy", &self.policy.lost_by_policy)?;
         row(f, "pushed again", &self.policy.retries)?;
         row(f, "left in backlog", &self.policy.backlog_at_end)?;
-        match &self.verification {
-            Some(verification) => verification.fmt(f),
-            None => Ok(()),
+        if let Some(verification) = &self.verification {
+            verification.fmt(f)?;
         }
+        if let Some(states) = &self.states {
+            states.fmt(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -201,6 +252,30 @@ impl fmt::Display for Verification {
             writeln!(
                 f,
                 "NOT VERIFIED: something answered 200 is not stored as it was sent"
+            )
+        }
+    }
+}
+
+impl fmt::Display for StatesVerification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        row(f, "commands", &self.commands)?;
+        row(f, "devices", &self.devices)?;
+        row(f, "upgrade operations", &self.operations)?;
+        row(f, "differing states", &self.differing)?;
+        for fault in &self.faults {
+            writeln!(f, "  {fault}")?;
+        }
+        if let Some(behind) = &self.behind {
+            writeln!(f, "the streams had not caught up: {behind}")?;
+        }
+        if self.holds {
+            writeln!(f, "verified: the states follow from what is stored")
+        } else {
+            writeln!(
+                f,
+                "NOT VERIFIED: a state does not follow from what is stored"
             )
         }
     }

@@ -43,6 +43,17 @@ pub struct Second {
     pub blacklisted: bool,
 }
 
+/// How many answers took between so long and so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    /// The shortest of them.
+    pub from: Duration,
+    /// What the longest stayed below.
+    pub to: Duration,
+    /// How many there were.
+    pub count: u64,
+}
+
 /// Latency from the intended send time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Latency {
@@ -115,6 +126,27 @@ impl Tally {
     /// no answer.
     pub fn longest_answer(&self) -> Duration {
         self.longest_answer
+    }
+
+    /// How the latency of all answers is spread; each bar is an eighth longer
+    /// than the one before. Those without an answer are left out.
+    pub fn distribution(&self) -> Vec<Bar> {
+        let mut bars = Vec::new();
+        let mut from = 1;
+        while from <= self.latency.max() {
+            let to = (from * 9 / 8).max(from + 1);
+            // The library counts both bounds in.
+            let count = self.latency.count_between(from, to - 1);
+            if count > 0 {
+                bars.push(Bar {
+                    from: Duration::from_micros(from),
+                    to: Duration::from_micros(to),
+                    count,
+                });
+            }
+            from = to;
+        }
+        bars
     }
 
     /// The run, second by second.

@@ -137,7 +137,7 @@ pub(crate) fn at_the_end(scene: &Scene) {
 /// with the streams' output.
 pub(crate) fn throughout(scene: &Scene) -> Load {
     Load {
-        state: false,
+        state: true,
         ..load("throughout", scene.plan.rate / 2, "none", false)
     }
 }

@@ -24,6 +24,20 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// The file of the faults and their times.
+    pub(crate) fn marks(&self) -> String {
+        self.file("marks")
+    }
+
+    /// The page that shows the run.
+    pub(crate) fn report(&self) -> String {
+        self.file("report.html")
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
     /// As the environment says; where it is silent, one round of five minutes
     /// from a new seed.
     pub(crate) fn from_environment() -> Self {

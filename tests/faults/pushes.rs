@@ -29,7 +29,8 @@ pub(crate) struct Load {
     pub(crate) policy: &'static str,
     /// HTTP/2 instead of 1.1.
     pub(crate) http2: bool,
-    /// Whether the streams' output is compared with the model as well.
+    /// Whether the streams' output is compared with the model as well, and a
+    /// page is made of the run.
     pub(crate) state: bool,
 }
 
@@ -71,8 +72,10 @@ impl Pushes {
         if load.http2 {
             arguments.push("--http2");
         }
+        let (marks, report) = (scene.plan.marks(), scene.plan.report());
         if load.state {
             arguments.extend(["--verify-state", "--catch-up", "3m"]);
+            arguments.extend(["--marks", &marks, "--report", &report]);
         }
         let settings = [("streams.group_prefix", scene.prefix.as_str())];
         let process = Northbridge::start(&arguments, &settings);
@@ -127,7 +130,8 @@ impl Outcome {
 
     /// Whether everything that was asked to be proved was.
     pub(crate) fn is_proved(&self) -> bool {
-        self.code == 0 && self.summary["verification"]["holds"] == true
+        let holds = |proof: &str| self.summary[proof]["holds"] == true;
+        self.code == 0 && holds("verification") && (holds("states") || !self.load.state)
     }
 }
 

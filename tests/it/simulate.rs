@@ -3,8 +3,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use chrono::DateTime;
+use northbridge::simulate::model::{self, Push};
 use serde_json::Value;
 
 use crate::support::mock::Mock;
@@ -12,6 +16,13 @@ use crate::support::northbridge::run;
 use crate::support::records::{NewRecord, produce};
 
 const TOPIC: &str = "iot.command-status";
+const STATE_TOPIC: &str = "iot.command-state";
+const STATE_TOPICS: [&str; 4] = [
+    STATE_TOPIC,
+    "iot.device-software",
+    "iot.upgrade-delta",
+    "iot.upgrade-operation",
+];
 const PUSHES: usize = 20;
 
 fn simulate(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
@@ -76,8 +87,8 @@ fn a_url_that_is_none_is_exit_code_64() {
     }
 }
 
-/// What a listener stores of the pushes that it answers 200.
-type Storing = fn(Vec<NewRecord>) -> Vec<NewRecord>;
+/// What a listener makes of records before it writes them.
+type Change = fn(Vec<NewRecord>) -> Vec<NewRecord>;
 
 #[test]
 fn a_listener_that_keeps_the_promise_passes() {
@@ -93,13 +104,7 @@ fn a_listener_that_answers_early_and_dies_is_caught() {
 
 #[test]
 fn a_dropped_record_is_caught() {
-    assert_caught(
-        |mut records| {
-            records.remove(7);
-            records
-        },
-        1,
-    );
+    assert_caught(without_one, 1);
 }
 
 #[test]
@@ -126,7 +131,7 @@ fn another_key_is_caught() {
     );
 }
 
-fn assert_caught(storing: Storing, missing: usize) {
+fn assert_caught(storing: Change, missing: usize) {
     let (code, outcome) = proved(storing);
     assert_eq!(code, Some(1), "{outcome}");
     assert_eq!(outcome["verification"]["missing"], missing);
@@ -134,24 +139,180 @@ fn assert_caught(storing: Storing, missing: usize) {
     assert!(faults.len() >= missing.min(20), "{outcome}");
 }
 
-fn proved(storing: Storing) -> (Option<i32>, Value) {
-    let mock = Mock::start();
-    let bootstrap = mock.bootstrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    let storage = bootstrap.clone();
-    thread::spawn(move || listen(&listener, &storage, storing));
-    let count = PUSHES.to_string();
-    let mut flags = vec!["--count", &count, "--connections", "1"];
-    for share in ["--others", "--upgrades", "--oddities", "--repeats"] {
-        flags.extend([share, "0"]);
-    }
-    flags.extend(["--verify", &bootstrap]);
-    simulate(&url, &flags)
+#[test]
+fn what_a_replay_wrote_is_neither_a_push_nor_misplaced() {
+    let (code, outcome) = proved(|mut records| {
+        let mut copy = records[7].clone();
+        copy.key = Some(b"another".to_vec());
+        records.push(copy.with_header("northbridge-replayed-from", "0/7"));
+        records
+    });
+    assert_eq!(code, Some(0), "{outcome}");
+    assert_eq!(outcome["verification"]["doubled"], 0);
 }
 
-/// Answers every push 200, and stores all of them before the last answer.
-fn listen(listener: &TcpListener, bootstrap: &str, storing: Storing) {
+#[test]
+fn states_that_follow_from_what_is_stored_pass() {
+    let (code, outcome) = Listener::start(keep, keep).proved();
+    assert_eq!(code, Some(0), "{outcome}");
+    assert_eq!(outcome["states"]["commands"], PUSHES);
+    assert_eq!(outcome["states"]["differing"], 0);
+}
+
+#[test]
+fn a_state_that_is_not_there_is_caught() {
+    assert_state_caught(without_one, "there is no state");
+}
+
+#[test]
+fn a_changed_status_is_caught() {
+    assert_state_caught(
+        |mut states| {
+            let before = text(&states[7]).replace("\"sent\"", "\"delivered\"");
+            states[7].value = Some(before.into_bytes());
+            states
+        },
+        "status must be \"sent\" and is \"delivered\"",
+    );
+}
+
+#[test]
+fn a_state_that_was_overwritten_is_caught() {
+    assert_state_caught(
+        |mut states| {
+            let mut last = states[7].clone();
+            last.value = Some(b"{}".to_vec());
+            states.push(last);
+            states
+        },
+        "requestId must be",
+    );
+}
+
+#[test]
+fn a_state_under_another_key_is_caught() {
+    assert_state_caught(
+        |mut states| {
+            states[7].key = Some(b"another".to_vec());
+            states
+        },
+        "there is no state",
+    );
+}
+
+fn assert_state_caught(writing: Change, says: &str) {
+    let (code, outcome) = Listener::start(keep, writing).proved();
+    assert_eq!(code, Some(1), "{outcome}");
+    assert_eq!(outcome["verification"]["holds"], true);
+    assert_eq!(outcome["states"]["differing"], 1);
+    let fault = outcome["states"]["faults"][0].as_str().unwrap();
+    assert!(fault.contains(says), "{fault}");
+}
+
+/// What decides is what is stored, not what should be.
+#[test]
+fn a_state_of_what_was_not_stored_is_not_asked_for() {
+    let (code, outcome) = Listener::start(without_one, keep).proved();
+    assert_eq!(code, Some(1), "{outcome}");
+    assert_eq!(outcome["verification"]["missing"], 1);
+    assert_eq!(outcome["states"]["holds"], true);
+}
+
+/// Its pushes change no state, and no stream writes one that did not change.
+#[test]
+fn states_of_an_earlier_run_with_the_same_seed_are_no_difference() {
+    let listener = Listener::start(keep, keep);
+    assert_eq!(listener.proved().0, Some(0));
+    listener.write_no_more_states();
+    let (code, outcome) = listener.proved();
+    assert_eq!(code, Some(0), "{outcome}");
+    assert_eq!(outcome["states"]["commands"], PUSHES);
+}
+
+fn text(record: &NewRecord) -> String {
+    String::from_utf8(record.value.clone().unwrap()).unwrap()
+}
+
+fn keep(records: Vec<NewRecord>) -> Vec<NewRecord> {
+    records
+}
+
+fn without_one(mut records: Vec<NewRecord>) -> Vec<NewRecord> {
+    records.remove(7);
+    records
+}
+
+fn proved(storing: Change) -> (Option<i32>, Value) {
+    Listener::start(storing, keep).proved_with(&[])
+}
+
+/// Answers every push 200, and stores all of them before the last answer, with
+/// the states that follow: it is ingress and stream in one.
+struct Listener {
+    mock: Mock,
+    url: String,
+    writes_states: Arc<AtomicBool>,
+}
+
+impl Listener {
+    fn start(storing: Change, writing: Change) -> Self {
+        let mock = Mock::start();
+        for topic in STATE_TOPICS {
+            mock.create(topic);
+        }
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", socket.local_addr().unwrap());
+        let writes_states = Arc::new(AtomicBool::new(true));
+        let (bootstrap, writes) = (mock.bootstrap(), Arc::clone(&writes_states));
+        thread::spawn(move || {
+            listen(&socket, |records| {
+                let states = writing(states(&records));
+                produce(&bootstrap, TOPIC, &storing(records));
+                if writes.load(Ordering::Relaxed) {
+                    produce(&bootstrap, STATE_TOPIC, &states);
+                }
+            });
+        });
+        Self {
+            mock,
+            url,
+            writes_states,
+        }
+    }
+
+    fn write_no_more_states(&self) {
+        self.writes_states.store(false, Ordering::Relaxed);
+    }
+
+    fn proved(&self) -> (Option<i32>, Value) {
+        self.proved_with(&["--verify-state", "--catch-up", "1s"])
+    }
+
+    fn proved_with(&self, flags: &[&str]) -> (Option<i32>, Value) {
+        let (count, bootstrap) = (PUSHES.to_string(), self.mock.bootstrap());
+        let mut all = vec!["--count", &count, "--connections", "1"];
+        for share in ["--others", "--upgrades", "--oddities", "--repeats"] {
+            all.extend([share, "0"]);
+        }
+        all.extend(["--verify", &bootstrap]);
+        all.extend(flags);
+        simulate(&self.url, &all)
+    }
+}
+
+fn states(records: &[NewRecord]) -> Vec<NewRecord> {
+    let pushes = records.iter().map(|record| Push {
+        bytes: record.value.clone().unwrap(),
+        received_at: DateTime::UNIX_EPOCH,
+    });
+    let states = model::command_states(&pushes.collect::<Vec<_>>());
+    states
+        .into_iter()
+        .map(|(id, state)| NewRecord::keyed(id, state.to_string()))
+        .collect()
+}
+
+fn listen(listener: &TcpListener, store: impl Fn(Vec<NewRecord>)) {
     let mut records = Vec::new();
     for stream in listener.incoming() {
         let mut stream = BufReader::new(stream.unwrap());
@@ -160,7 +321,7 @@ fn listen(listener: &TcpListener, bootstrap: &str, storing: Storing) {
             let key = push["header"]["requestId"].as_str().unwrap().to_owned();
             records.push(NewRecord::keyed(key, body));
             if records.len() == PUSHES {
-                produce(bootstrap, TOPIC, &storing(std::mem::take(&mut records)));
+                store(std::mem::take(&mut records));
             }
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
             stream.get_mut().write_all(answer).unwrap();

@@ -5,11 +5,10 @@
 mod brokers;
 #[cfg(feature = "long-tests")]
 mod crashes;
+mod deltas;
 mod input;
 mod instances;
 mod limits;
-#[path = "../support/model.rs"]
-mod model;
 mod outputs;
 #[cfg(feature = "long-tests")]
 mod restore;

@@ -1,11 +1,11 @@
 //! A process that is told to end under load.
 
+use northbridge::simulate::model;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::input::{Input, under_load};
-use super::model;
 use super::outputs::{assert_states, pushes};
 use super::topics::Topics;
 use crate::support::eventually;
