@@ -100,3 +100,127 @@ pub(crate) fn books_agree(
         journal.problem(format!("the books do not agree: {text}"));
     }
 }
+
+/// Whether each law notices what breaks it.
+mod tests {
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::pushes::Load;
+
+    struct Page {
+        journal: Journal,
+        _directory: TempDir,
+    }
+
+    impl Page {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            Self {
+                journal: Journal::begin(&directory.path().join("run")),
+                _directory: directory,
+            }
+        }
+
+        fn problems(&self) -> usize {
+            self.journal.problems().len()
+        }
+    }
+
+    fn outcome(change: impl FnOnce(&mut Value)) -> Outcome {
+        let mut summary = json!({
+            "pushes": 100, "answers": {"200": 100}, "longestAnswerMs": 13_100.0,
+            "blacklistings": 0, "lostByPolicy": 0,
+            "verification": {"holds": true, "missing": 0, "doubled": 0},
+        });
+        change(&mut summary);
+        let load = Load {
+            name: "load",
+            rate: 100,
+            policy: "discard",
+            http2: false,
+            state: false,
+        };
+        Outcome {
+            load,
+            summary,
+            code: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_as_it_must_be_breaks_no_law() {
+        let page = Page::new();
+        let outcomes = [outcome(|_| {})];
+        acknowledged_is_stored(&page.journal, "test", &outcomes[0]);
+        only_200(&page.journal, "test", &outcomes);
+        in_time(&page.journal, "test", &outcomes);
+        lost_by_discard(&page.journal, "test", &outcomes[0]);
+        books_agree(&page.journal, (7.0, 3.0), (107.0, 103.0), &outcomes);
+        assert_eq!(page.journal.problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_proof_that_does_not_hold_is_noticed() {
+        let page = Page::new();
+        let broken = outcome(|summary| summary["verification"]["holds"] = json!(false));
+        acknowledged_is_stored(&page.journal, "test", &broken);
+        assert_eq!(page.problems(), 1);
+        let ended = Outcome {
+            code: 1,
+            ..outcome(|_| {})
+        };
+        acknowledged_is_stored(&page.journal, "test", &ended);
+        assert_eq!(page.problems(), 2);
+        let mut unproved = outcome(|_| {});
+        unproved.load.state = true;
+        acknowledged_is_stored(&page.journal, "test", &unproved);
+        assert_eq!(page.problems(), 3, "no states were compared");
+    }
+
+    #[test]
+    fn one_answer_other_than_200_is_noticed() {
+        for other in ["503", "timeout", "no-connection"] {
+            let page = Page::new();
+            let broken = outcome(|summary| summary["answers"][other] = json!(1));
+            only_200(&page.journal, "test", &[outcome(|_| {}), broken]);
+            assert_eq!(page.problems(), 1, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_late_answer_is_noticed() {
+        let page = Page::new();
+        let late = outcome(|summary| summary["longestAnswerMs"] = json!(13_251.0));
+        in_time(&page.journal, "test", &[late]);
+        assert_eq!(page.problems(), 1);
+    }
+
+    #[test]
+    fn more_lost_than_was_in_flight_is_noticed() {
+        let page = Page::new();
+        let lost = |count| outcome(|summary| summary["lostByPolicy"] = json!(count));
+        lost_by_discard(&page.journal, "test", &lost(1_335));
+        assert_eq!(page.problems(), 0);
+        lost_by_discard(&page.journal, "test", &lost(1_336));
+        assert_eq!(page.problems(), 1);
+        let again = outcome(|summary| summary["blacklistings"] = json!(2));
+        lost_by_discard(&page.journal, "test", &again);
+        assert_eq!(page.problems(), 2);
+    }
+
+    #[test]
+    fn books_that_differ_by_one_push_are_noticed() {
+        let page = Page::new();
+        books_agree(
+            &page.journal,
+            (0.0, 0.0),
+            (101.0, 100.0),
+            &[outcome(|_| {})],
+        );
+        assert_eq!(page.problems(), 1);
+        books_agree(&page.journal, (0.0, 0.0), (100.0, 99.0), &[outcome(|_| {})]);
+        assert_eq!(page.problems(), 2);
+    }
+}
