@@ -107,7 +107,7 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     }
     say(&summary, arguments)?;
     if let Some(mut page) = page {
-        let marks = marks(arguments, &outcome)?;
+        let marks = marks(arguments, &outcome);
         let report = Report {
             target: &authority,
             started_at: outcome.started_at,
@@ -127,12 +127,16 @@ fn page(file: &Path) -> anyhow::Result<File> {
     File::create(file).with_context(|| format!("--report {}", file.display()))
 }
 
-fn marks(arguments: &SimulateArgs, outcome: &Outcome) -> anyhow::Result<Vec<Mark>> {
+/// A page without its marks is better than none.
+fn marks(arguments: &SimulateArgs, outcome: &Outcome) -> Vec<Mark> {
     let Some(file) = &arguments.marks else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    marks::read(file, outcome.started_at, outcome.lasted)
-        .with_context(|| format!("--marks {}", file.display()))
+    let marks = marks::read(file, outcome.started_at, outcome.lasted);
+    marks.unwrap_or_else(|error| {
+        eprintln!("--marks {}: {error}", file.display());
+        Vec::new()
+    })
 }
 
 fn plan(settings: &Settings, arguments: &SimulateArgs, seed: u64) -> Plan {

@@ -56,7 +56,10 @@ impl Scan {
             Isolation::Uncommitted => "read_uncommitted",
             Isolation::Committed => "read_committed",
         };
-        let consumer = reader_config(settings, isolation).create_with_context(Quiet)?;
+        let consumer = reader_config(settings, isolation)
+            // So long a broker lets the reader of an end wait for what comes.
+            .set("fetch.wait.max.ms", "20")
+            .create_with_context(Quiet)?;
         Ok(Self { consumer })
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use super::world::Shares;
@@ -109,7 +110,7 @@ pub struct SimulateArgs {
     pub marks: Option<PathBuf>,
 
     /// Proves on this Kafka that every push answered 200 is stored, byte for byte, under its key.
-    #[arg(long, value_name = "BOOTSTRAP", help_heading = "Proof")]
+    #[arg(long, value_name = "BOOTSTRAP", value_parser = NonEmptyStringValueParser::new(), help_heading = "Proof")]
     pub verify: Option<String>,
     /// Proves also that the state topics hold what follows from what is stored.
     #[arg(long, requires = "verify", help_heading = "Proof")]

@@ -162,7 +162,7 @@ impl Report<'_> {
                 "<h2>Marks</h2>\n<table>\n<thead><tr><th>mark</th><th>time</th><th>what</th></tr></thead>\n<tbody>"
             )?;
             for (number, mark) in (1..).zip(self.marks) {
-                let (at, text) = (plots::clock(mark.at.as_secs_f64()), escaped(&mark.text));
+                let (at, text) = (plots::moment(mark.at.as_secs_f64()), escaped(&mark.text));
                 writeln!(f, "<tr><td>{number}</td><td>{at}</td><td>{text}</td></tr>")?;
             }
             writeln!(f, "</tbody>\n</table>")?;

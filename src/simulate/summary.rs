@@ -25,8 +25,7 @@ pub struct Summary {
     pub answers: BTreeMap<String, u64>,
     /// From the intended send time, in milliseconds.
     pub latency_ms: LatencyMs,
-    /// The longest that anything answered took, in milliseconds: `max` above is
-    /// also of pushes that were given up.
+    /// The longest that an answer took once its push had gone out.
     pub longest_answer_ms: f64,
     /// What the delivery rules led to.
     #[serde(flatten)]
@@ -202,7 +201,9 @@ impl fmt::Display for Summary {
         row(f, "pushes", &self.pushes)?;
         row(f, "took", &format_args!("{:.1} s", self.seconds))?;
         for (answer, count) in &self.answers {
-            row(f, &format!("answered {answer}"), count)?;
+            let is_code = answer.starts_with(|first: char| first.is_ascii_digit());
+            let prefix = if is_code { "answered " } else { "" };
+            row(f, &format!("{prefix}{answer}"), count)?;
         }
         let latency = &self.latency_ms;
         for (name, ms) in [

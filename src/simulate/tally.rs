@@ -82,10 +82,11 @@ impl Tally {
         }
     }
 
-    /// Counts an answer that came so long after the push was due.
-    pub fn count(&mut self, answer: Answer, latency: Duration) {
+    /// Counts an answer that came so long after the push was due, and so long
+    /// after it went out.
+    pub fn count(&mut self, answer: Answer, latency: Duration, took: Duration) {
         if matches!(answer, Answer::Status(_)) {
-            self.longest_answer = self.longest_answer.max(latency);
+            self.longest_answer = self.longest_answer.max(took);
         }
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         for histogram in [&mut self.latency, &mut self.second_latency] {
@@ -117,15 +118,14 @@ impl Tally {
         &self.answers
     }
 
+    /// The longest that an answer took once its push had gone out.
+    pub fn longest_answer(&self) -> Duration {
+        self.longest_answer
+    }
+
     /// The latency of all answers.
     pub fn latency(&self) -> Latency {
         Latency::of(&self.latency)
-    }
-
-    /// The longest that anything answered took; what broke or was given up is
-    /// no answer.
-    pub fn longest_answer(&self) -> Duration {
-        self.longest_answer
     }
 
     /// How the latency of all answers is spread; each bar is an eighth longer

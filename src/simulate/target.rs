@@ -38,7 +38,7 @@ pub enum TargetError {
         reason: &'static str,
     },
     /// The file with the password cannot be read.
-    #[error("--password-file {path}: {source}")]
+    #[error("--password-file {path}")]
     Password {
         /// As it was given.
         path: String,

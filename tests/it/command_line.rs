@@ -204,6 +204,8 @@ fn every_command_explains_itself_with_examples() {
         &["command-status"],
         &["upgrade-result"],
         &["dev"],
+        &["replay"],
+        &["simulate"],
         &["topics"],
         &["topics", "create"],
         &["topics", "verify"],

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta, Utc};
 use northbridge::simulate::model::{self, Push};
 use serde_json::Value;
 
+use crate::certificates::Certificates;
+use crate::pushes::{PATH, tls_ingress};
 use crate::support::mock::Mock;
-use crate::support::northbridge::run;
+use crate::support::northbridge::{Northbridge, run};
 use crate::support::records::{NewRecord, produce};
 
 const TOPIC: &str = "iot.command-status";
@@ -72,6 +74,185 @@ fn ten_failures_in_a_row_blacklist_the_host_and_the_rest_waits() {
     let lost = outcome["lostByPolicy"].as_u64().unwrap();
     assert!(lost >= 10, "{outcome}");
     assert_eq!(outcome["backlogAtEnd"].as_u64().unwrap() + lost, 50);
+}
+
+#[test]
+fn pushes_go_over_tls_of_both_protocols_to_a_certificate_of_the_given_authority_or_any() {
+    let (mock, certificates) = (Mock::start(), Certificates::new());
+    let northbridge = tls_ingress(&mock, &certificates, &[]);
+    let url = url(&northbridge, "https", PATH);
+    let ca = certificates.ca_file().display().to_string();
+    for trust in [&["--ca", &ca][..], &["--insecure"]] {
+        for protocol in [&[][..], &["--http2"], &["--sni"]] {
+            let (code, outcome) = simulate(&url, &[&["--count", "20"], trust, protocol].concat());
+            assert_eq!(code, Some(0), "{outcome}");
+            assert_eq!(outcome["answers"]["200"], 20, "{trust:?} {protocol:?}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_not_taken() {
+    let (mock, certificates) = (Mock::start(), Certificates::new());
+    let northbridge = tls_ingress(&mock, &certificates, &[]);
+    let others = Certificates::new();
+    let ca = others.ca_file().display().to_string();
+    for trust in [&["--ca", &ca][..], &[]] {
+        let url = url(&northbridge, "https", PATH);
+        let (_, outcome) = simulate(&url, &[&["--count", "20"], trust].concat());
+        assert_eq!(outcome["answers"]["no-connection"], 20, "{trust:?}");
+    }
+}
+
+#[test]
+fn basic_credentials_and_tokens_are_sent() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("auth.basic.username", "platform"),
+        ("auth.basic.password", "open:sesame"),
+        ("auth.token", "s3cret"),
+    ]);
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&password, "open:sesame\n").unwrap();
+    let file = password.path().display().to_string();
+    let credentials = ["--user", "platform", "--password-file", &file];
+    let with_token = url(&northbridge, "http", "/notifications?token=s3cret");
+    for protocol in [&[][..], &["--http2"]] {
+        let flags = [&["--count", "20"], &credentials[..], protocol].concat();
+        let (_, outcome) = simulate(&with_token, &flags);
+        assert_eq!(outcome["answers"]["200"], 20, "{outcome}");
+        let without_token = url(&northbridge, "http", PATH);
+        let (_, outcome) = simulate(&without_token, &flags);
+        assert_eq!(outcome["answers"]["401"], 20, "{outcome}");
+    }
+    let (_, outcome) = simulate(&with_token, &["--count", "20"]);
+    assert_eq!(outcome["answers"]["401"], 20, "{outcome}");
+}
+
+#[test]
+fn a_token_in_the_url_is_told_nowhere() {
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let (mock, file) = (Mock::start(), page.path().display().to_string());
+    let northbridge = mock.ready_ingress(&[]);
+    let path = "/notifications?token=s3cret";
+    for url in [
+        url(&northbridge, "http", path),
+        format!("http://127.0.0.1:1{path}"),
+        format!("ftp://127.0.0.1:1{path}"),
+    ] {
+        let output = run(&["simulate", &url, "--count", "5", "--report", &file], &[]);
+        let said = [output.stdout, output.stderr, std::fs::read(&page).unwrap()].concat();
+        assert!(!String::from_utf8_lossy(&said).contains("s3cret"));
+    }
+}
+
+#[test]
+fn the_report_is_a_page_with_the_marks_of_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (page, marks) = (file("report.html"), file("marks"));
+    let now = Utc::now();
+    let before = (now - TimeDelta::hours(1)).to_rfc3339() + " before\n";
+    let meanwhile = (0..120).map(|seconds| {
+        let at = now + TimeDelta::seconds(seconds);
+        at.to_rfc3339() + " broker <1> is killed\n"
+    });
+    let noted = before + &meanwhile.collect::<String>();
+    std::fs::write(&marks, noted).unwrap();
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let flags = ["--count", "1500", "--report", &page, "--marks", &marks];
+    assert_eq!(simulate(&url, &flags).0, Some(0));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.starts_with("<!doctype html>"), "{page}");
+    assert!(page.contains("broker &lt;1&gt; is killed"), "{page}");
+    assert!(!page.contains("before</td>"), "{page}");
+}
+
+#[test]
+fn a_page_needs_no_marks() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("report.html").display().to_string();
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let flags = [
+        "--count",
+        "5",
+        "--report",
+        &page,
+        "--marks",
+        "/nowhere/marks",
+    ];
+    let output = run(&[&["simulate", url.as_str()], &flags[..]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--marks /nowhere/marks"));
+    assert!(
+        std::fs::read_to_string(page)
+            .unwrap()
+            .ends_with("</html>\n")
+    );
+}
+
+#[test]
+fn wrong_flags_are_exit_code_64_before_anything_is_pushed() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let rows: &[&[&str]] = &[
+        &["--rate", "0"],
+        &["--rate", "fast"],
+        &["--duration", "5d"],
+        &["--duration", "5m", "--count", "5"],
+        &["--repeats", "101"],
+        &["--policy", "hope"],
+        &["--insecure", "--ca", "ca.pem"],
+        &["--user", "platform"],
+        &["--verify-state"],
+        &["--catch-up", "5s"],
+        &["--topics-prefix", "x."],
+        &["--marks", "marks"],
+        &["--report", "/nowhere/report.html"],
+        &["--user", "platform", "--password-file", "/nowhere/password"],
+        &["--verify", ""],
+    ];
+    for flags in rows {
+        let output = run(&[&["simulate", url.as_str()], *flags].concat(), &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{flags:?}: {said}");
+        let mut named = flags.iter().rev().filter(|flag| flag.starts_with("--"));
+        assert!(said.contains(named.next().unwrap()), "{flags:?}: {said}");
+    }
+    assert_eq!(mock.all_records().len(), 0);
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_is_exit_code_64() {
+    let (code, _) = simulate("https://127.0.0.1:1/", &["--ca", "/nowhere/ca.pem"]);
+    assert_eq!(code, Some(64));
+}
+
+#[test]
+fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let bootstrap = mock.bootstrap();
+    let rows: &[&[&str]] = &[
+        &["--verify", "127.0.0.1:1"],
+        &["--verify", &bootstrap, "--topics-prefix", "other."],
+        &["--verify", &bootstrap, "--verify-state"],
+    ];
+    for flags in rows {
+        let (code, _) = simulate(&url, &[&["--count", "1"], *flags].concat());
+        assert_eq!(code, Some(69), "{flags:?}");
+    }
+    northbridge.wait_for_metric("northbridge_pushes_received_total", &[], 0.0);
+}
+
+fn url(northbridge: &Northbridge, scheme: &str, path: &str) -> String {
+    format!("{scheme}://{}{path}", northbridge.address())
 }
 
 #[test]

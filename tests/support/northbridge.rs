@@ -103,6 +103,11 @@ impl Northbridge {
         self.process.wait()
     }
 
+    /// Waits for the end: the exit code, and all of the standard output.
+    pub fn wait_for_end(&self) -> (i32, String) {
+        (self.wait(), self.output.whole())
+    }
+
     /// The exit code once it has ended.
     pub fn exit_code(&self) -> Option<i32> {
         self.process.exit_code()
@@ -265,6 +270,13 @@ impl Lines {
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn whole(&self) -> String {
+        eventually("the output ends", || {
+            let state = self.state();
+            state.ended.then(|| state.lines.join("\n"))
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut LinesState)) {

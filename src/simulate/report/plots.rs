@@ -12,6 +12,7 @@ use super::svg::{Plot, Scale, legend};
 const POINTS: usize = 480;
 const HEIGHT: f64 = 240.0;
 const LANE: f64 = 17.0;
+const LANE_GAP: f64 = 10.0;
 /// Labels of marks that are closer than this share of the run would overlap.
 const LABEL_SHARE: f64 = 0.02;
 /// The platform waits so long for an answer, in milliseconds.
@@ -100,7 +101,7 @@ impl<'a> Timeline<'a> {
         let mut lanes: Vec<Answer> = kinds.clone();
         lanes.retain(|kind| *kind != Answer::Status(200));
         let count = lanes.len() + usize::from(blacklisted);
-        let height = lane(count);
+        let height = if count == 0 { 0.0 } else { lane(count) };
         let mut plot = self.plot(
             "Answers a second over time",
             Scale::Linear(0.0, high),
@@ -180,8 +181,8 @@ impl<'a> Timeline<'a> {
                 labelled = at;
                 label = format!("{number}");
             }
-            let says = format!("{} {}", clock(at), mark.text);
-            plot.upright("mark", at, &label, &says);
+            let says = format!("{} {}", moment(at), mark.text);
+            plot.upright("mark", at, ("middle", &label), &says);
         }
     }
 }
@@ -276,12 +277,14 @@ pub(super) fn distribution(tally: &Tally) -> String {
         let (from, to) = (time(range.0), time(range.1));
         plot.says(range, &format!("{from} to {to}: {}", bar.count));
     }
-    for (label, at) in [
-        ("p50", latency.p50),
-        ("p99", latency.p99),
-        ("p99.9", latency.p999),
+    // Near each other they keep out of each other's way.
+    for (anchor, label, at) in [
+        ("end", "p50", latency.p50),
+        ("end", "p99", latency.p99),
+        ("start", "p99.9", latency.p999),
     ] {
-        plot.upright("quantile", millis(at), label, &time(millis(at)));
+        let at = millis(at);
+        plot.upright("quantile", at, (anchor, label), &time(at));
     }
     plot.finish()
 }
@@ -331,8 +334,9 @@ fn nice(value: f64) -> f64 {
     power * fits.unwrap_or(10.0)
 }
 
+/// Where a lane begins below the axis.
 fn lane(place: usize) -> f64 {
-    u32::try_from(place).map_or(0.0, f64::from) * LANE
+    LANE_GAP + u32::try_from(place).map_or(0.0, f64::from) * LANE
 }
 
 /// Milliseconds in the unit that reads best.
@@ -359,6 +363,12 @@ pub(super) fn clock(seconds: f64) -> String {
     } else {
         format!("{minutes}:{seconds:02}")
     }
+}
+
+/// As [`clock`], to a tenth.
+pub(super) fn moment(seconds: f64) -> String {
+    let tenth = Duration::from_secs_f64(seconds.max(0.0)).subsec_millis() / 100;
+    format!("{}.{tenth}", clock(seconds))
 }
 
 fn number(value: f64) -> String {

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write};
 
 /// The size of a plot; the page scales it.
 const WIDTH: f64 = 960.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const LEFT: f64 = 100.0;
+const RIGHT: f64 = 22.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 30.0;
 
@@ -98,9 +98,9 @@ impl Plot {
                 pen = 'M';
                 continue;
             };
-            // A line of no length makes a point visible that stands alone.
             let (x, y) = (self.at_x(x), self.at_y(y));
-            let dot = if pen == 'M' { "h0" } else { "" };
+            // A short line makes a point visible that stands alone.
+            let (x, dot) = if pen == 'M' { (x - 1.5, "h3") } else { (x, "") };
             let _ = write!(path, "{pen}{x:.1} {y:.1}{dot}");
             pen = 'L';
         }
@@ -132,10 +132,17 @@ impl Plot {
         ));
     }
 
-    /// An upright line over the whole plot, with a label on top.
-    pub(super) fn upright(&mut self, class: &str, value: f64, label: &str, says: &str) {
+    /// An upright line over the whole plot, with a label on top, which begins,
+    /// ends or has its middle there.
+    pub(super) fn upright(
+        &mut self,
+        class: &str,
+        value: f64,
+        (anchor, label): (&str, &str),
+        says: &str,
+    ) {
         let (x, end, text) = (self.at_x(value), self.bottom() + self.lanes, TOP - 8.0);
-        self.add(format_args!("<g class=\"{class}\"><title>{says}</title><path d=\"M{x:.1} {TOP}V{end:.1}\"/><text x=\"{x:.1}\" y=\"{text}\" text-anchor=\"middle\">{label}</text></g>", says = escaped(says)));
+        self.add(format_args!("<g class=\"{class}\"><title>{says}</title><path d=\"M{x:.1} {TOP}V{end:.1}\"/><text x=\"{x:.1}\" y=\"{text}\" text-anchor=\"{anchor}\">{label}</text></g>", says = escaped(says)));
     }
 
     /// Says something where the pointer rests on this part of the x-axis.

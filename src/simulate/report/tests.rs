@@ -13,7 +13,8 @@ fn outcome(seconds: u32) -> Outcome {
             } else {
                 Answer::Status(200)
             };
-            tally.count(kind, Duration::from_micros(700 * answer));
+            let took = Duration::from_micros(700 * answer);
+            tally.count(kind, took, took);
         }
         tally.end_second(Duration::from_secs(second.into()), 0, second == 6);
     }
@@ -89,7 +90,7 @@ fn marks_stand_in_both_plots_over_time_and_in_a_table_as_text_alone() {
     };
     let page = page(&outcome(10), &[mark]);
     assert_eq!(page.matches("<g class=\"mark\">").count(), 2);
-    assert!(page.contains("<td>0:04</td><td>broker &lt;2&gt; &amp; its &quot;disk&quot;</td>"));
+    assert!(page.contains("<td>0:04.0</td><td>broker &lt;2&gt; &amp; its &quot;disk&quot;</td>"));
 }
 
 #[test]

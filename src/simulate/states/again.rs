@@ -202,3 +202,46 @@ fn shown(value: &Value) -> String {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(wanted: Option<Value>, found: Option<Value>) -> String {
+        let difference = Difference {
+            state: State::Command,
+            key: "r\n1".to_owned(),
+            wanted,
+            found,
+        };
+        difference.to_string()
+    }
+
+    #[test]
+    fn a_difference_is_told_field_by_field_and_fit_for_a_terminal() {
+        let wanted = json!({"status": "executed", "to": "na", "sentAt": "2026-01-01T00:00:00Z"});
+        let found = json!({"status": "sent", "to": "na", "body": {}});
+        assert_eq!(
+            told(Some(wanted), Some(found)),
+            "command-state \"r\\n1\": body must be absent and is {}; \
+             sentAt must be \"2026-01-01T00:00:00Z\" and is absent; \
+             status must be \"executed\" and is \"sent\""
+        );
+    }
+
+    #[test]
+    fn a_state_that_is_not_there_or_must_not_be_is_told_as_that() {
+        let there = || Some(json!({"status": "sent"}));
+        assert!(told(there(), None).ends_with(": there is no state"));
+        assert!(told(None, there()).ends_with(": there must be no state"));
+    }
+
+    #[test]
+    fn so_many_suspects_are_looked_at_as_have_no_more_records_than_fit() {
+        let with = |records| Suspect { key: 0, records };
+        assert_eq!(at_a_time(&[with(9_000), with(9_000), with(9_000)]), 2);
+        assert_eq!(at_a_time(&[with(90_000), with(1)]), 1);
+    }
+}
