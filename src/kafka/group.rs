@@ -5,6 +5,7 @@
 //! poll, and applied outside it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ impl Member {
     ) -> Result<Self, KafkaError> {
         let context = Context {
             moved: Mutex::new(Vec::new()),
+            has_moved: AtomicBool::new(false),
             ends: Mutex::new(HashMap::new()),
             topic: topic.to_owned(),
             statistics: ClientStatistics::new(client, metrics),
@@ -77,9 +79,8 @@ impl Member {
     ///
     /// Only those that end the membership; what passes is logged here.
     pub fn poll(&self, within: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
-        let until = Instant::now() + within;
+        let (mut left, mut until) = (within, None);
         loop {
-            let left = until.saturating_duration_since(Instant::now());
             match self.consumer.poll(left) {
                 None => return Ok(None),
                 Some(Ok(message)) => return Ok(Some(message)),
@@ -88,6 +89,11 @@ impl Member {
                 // matters waits behind them.
                 Some(Err(error)) => tracing::debug!(%error, "a poll failed"),
             }
+            // The clock is asked only now, and not for each record.
+            let now = Instant::now();
+            left = until
+                .get_or_insert(now + left)
+                .saturating_duration_since(now);
         }
     }
 
@@ -96,9 +102,16 @@ impl Member {
         self.consumer.assignment_lost()
     }
 
+    /// Whether [`Member::moved`] has something to tell.
+    pub fn has_moved(&self) -> bool {
+        self.consumer.context().has_moved.load(Ordering::Relaxed)
+    }
+
     /// What rebalances did since the last call, in their order.
     pub fn moved(&self) -> Vec<Moved> {
-        std::mem::take(&mut *lock(&self.consumer.context().moved))
+        let context = self.consumer.context();
+        context.has_moved.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *lock(&context.moved))
     }
 
     /// The committed offsets of partitions, 0 where there is none; asked for
@@ -221,9 +234,18 @@ fn ends_membership(error: &KafkaError) -> bool {
 
 struct Context {
     moved: Mutex<Vec<Moved>>,
+    /// Asked after each record, which a lock would be too dear for.
+    has_moved: AtomicBool,
     ends: Mutex<HashMap<i32, i64>>,
     topic: String,
     statistics: ClientStatistics,
+}
+
+impl Context {
+    fn push(&self, moved: Moved) {
+        lock(&self.moved).push(moved);
+        self.has_moved.store(true, Ordering::Relaxed);
+    }
 }
 
 impl ClientContext for Context {
@@ -253,7 +275,7 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
-            lock(&self.moved).push(Moved::Went(partitions(list)));
+            self.push(Moved::Went(partitions(list)));
         }
     }
 
@@ -263,7 +285,7 @@ impl ConsumerContext for Context {
             if let Err(error) = consumer.pause(list) {
                 tracing::warn!(%error, "new partitions could not be paused");
             }
-            lock(&self.moved).push(Moved::Came(partitions(list)));
+            self.push(Moved::Came(partitions(list)));
         }
     }
 }
