@@ -181,6 +181,8 @@ Examples:
   northbridge simulate http://localhost:8080/notifications --rate 800 --duration 5m
   northbridge simulate https://host/notifications?token=secret --ca ca.pem --policy discard
   northbridge simulate http://localhost:8080/notifications --count 100000 --verify kafka:9092
+  northbridge simulate http://localhost:8080/notifications --duration 1h --verify kafka:9092 \\
+    --verify-state --devices 50000 --report run.html
 
 Exit codes: 0 done, 1 the proof failed, 64 wrong usage, 69 the listener or Kafka was not available.";
 
