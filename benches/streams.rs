@@ -40,10 +40,10 @@ const READ: &str = "--read";
 const STORE: &str = "--store";
 
 const ROUNDS: usize = 3;
-const COMMANDS: usize = 100_000;
+const COMMANDS: usize = 50_000;
 /// Commands that are under way at the same time; several batches.
 const UNDER_WAY: usize = 10_000;
-const DEVICES: usize = 200_000;
+const DEVICES: usize = 100_000;
 const OPERATIONS: usize = 20;
 const STATES: usize = 1_000_000;
 /// A run is measured from here on, when everything is warm.
