@@ -93,7 +93,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     let address = match listen.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
+        bound @ (IpAddr::V4(_) | IpAddr::V6(_)) => bound,
     };
     SocketAddr::new(address, listen.port())
 }
