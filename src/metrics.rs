@@ -586,14 +586,14 @@ pub struct StreamMetrics {
     restored_before: AtomicU64,
     positions: Mutex<BTreeMap<i32, i64>>,
     commands: Option<CommandMetrics>,
-    upgrades: Option<IntCounterVec>,
+    upgrades: Option<[(&'static str, IntCounter); 2]>,
 }
 
 #[derive(Debug)]
 struct CommandMetrics {
     open: IntGaugeVec,
     overdue: IntGauge,
-    transitions: HistogramVec,
+    transitions: [((&'static str, &'static str), Histogram); 3],
     next_overdue_line: Mutex<Instant>,
 }
 
@@ -718,13 +718,11 @@ impl StreamFamilies {
         for status in ["sent", "delivered"] {
             open.with_label_values(&[status]);
         }
-        for (from, to) in [
+        let steps = [
             ("sent", "delivered"),
             ("delivered", "executed"),
             ("sent", "executed"),
-        ] {
-            transitions.with_label_values(&[from, to]);
-        }
+        ];
         self.records.with_label_values(&[stream, "unknown_status"]);
         let overdue = self.metrics.gauge(
             "commands_overdue",
@@ -733,7 +731,7 @@ impl StreamFamilies {
         let commands = CommandMetrics {
             open,
             overdue,
-            transitions,
+            transitions: steps.map(|step| (step, transitions.with_label_values(&[step.0, step.1]))),
             next_overdue_line: Mutex::new(Instant::now()),
         };
         StreamMetrics {
@@ -749,11 +747,9 @@ impl StreamFamilies {
             "Attempts at an upgrade that were not seen before, by result.",
             &["result"],
         );
-        for result in ["SUCCESS", "FAIL"] {
-            upgrades.with_label_values(&[result]);
-        }
+        let counter = |result| (result, upgrades.with_label_values(&[result]));
         StreamMetrics {
-            upgrades: Some(upgrades),
+            upgrades: Some(["SUCCESS", "FAIL"].map(counter)),
             ..self.stream(stream)
         }
     }
@@ -787,18 +783,17 @@ impl StreamMetrics {
 
     /// A step of a command of which both times are known now.
     pub fn transition(&self, from: &'static str, to: &'static str, seconds: f64) {
-        if let Some(commands) = &self.commands {
-            commands
-                .transitions
-                .with_label_values(&[from, to])
-                .observe(seconds);
+        let steps = self.commands.iter().flat_map(|known| &known.transitions);
+        for (_, histogram) in steps.filter(|(step, _)| *step == (from, to)) {
+            histogram.observe(seconds);
         }
     }
 
     /// An attempt at an upgrade that was not seen before.
     pub fn upgrade(&self, result: &'static str) {
-        if let Some(upgrades) = &self.upgrades {
-            upgrades.with_label_values(&[result]).inc();
+        let counters = self.upgrades.iter().flatten();
+        for (_, counter) in counters.filter(|(known, _)| *known == result) {
+            counter.inc();
         }
     }
 
