@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use northbridge::streams::store::Store;
 use northbridge::streams::stream::CommandStatus;
 use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use floor::{Output, Stage};
@@ -39,16 +40,16 @@ const READ: &str = "--read";
 const STORE: &str = "--store";
 
 const ROUNDS: usize = 3;
-const COMMANDS: usize = 100_000;
+const COMMANDS: usize = 50_000;
 /// Commands that are under way at the same time; several batches.
 const UNDER_WAY: usize = 10_000;
-const DEVICES: usize = 200_000;
+const DEVICES: usize = 100_000;
 const OPERATIONS: usize = 20;
 const STATES: usize = 1_000_000;
 /// A run is measured from here on, when everything is warm.
 const WARM_PERCENT: usize = 10;
 /// Scraping costs the product what the floor does not have, so it is rare.
-const SAMPLE: Duration = Duration::from_millis(200);
+const SAMPLE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One of the two processes of streams, and the topics of its stages.
@@ -134,7 +135,11 @@ fn product_turn(contest: &Contest) -> (String, Figures) {
     create_topics(&prefix);
     let input = (contest.input)();
     let (_, first_input, _) = contest.stages[0];
-    write(&format!("{prefix}{first_input}"), &input);
+    write(
+        &format!("{prefix}{first_input}"),
+        &input,
+        &as_from_ingress(),
+    );
     let process = Northbridge::start(&[contest.command], &settings(&prefix));
     let pid = process.pid().as_raw_nonzero().to_string();
     let applied = |stream: &str, figure: &str| {
@@ -255,7 +260,7 @@ fn restore() {
     create_topics(&prefix);
     let topic = format!("{prefix}command-state");
     let states: Vec<(String, String)> = (0..STATES).map(state).collect();
-    write(&topic, &states);
+    write(&topic, &states, &OwnedHeaders::new());
     drop(states);
     let empty = unique_prefix("empty");
     create_topics(&empty);
@@ -304,11 +309,11 @@ fn run_read(topic: &str) {
 
 /// The store alone, spread over as many partitions as a topic has.
 fn run_store() {
-    let mut stores: [Store; 6] = std::array::from_fn(|_| Store::default());
+    let mut stores: [Store<CommandStatus>; 6] = std::array::from_fn(|_| Store::at(0));
     let before = resident_bytes("self");
     for place in 0..STATES {
         let (key, value) = state(place);
-        stores[place % 6].restore::<CommandStatus>(key.as_bytes(), Some(value.as_bytes()), 0);
+        stores[place % 6].restore(key.as_bytes(), Some(value.as_bytes()), 0);
     }
     let bytes: usize = stores.iter().map(Store::bytes).sum();
     let above = resident_bytes("self") - before - number(bytes);
@@ -379,7 +384,26 @@ fn settings(prefix: &str) -> [(&'static str, &str); 3] {
     ]
 }
 
-fn write(topic: &str, records: &[(String, String)]) {
+/// Headers as the ingress writes them; of the same sizes, but the same for all.
+fn as_from_ingress() -> OwnedHeaders {
+    let headers = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "0123456789abcdef0123456789abcdef"),
+        ("ce_source", "/notifications"),
+        ("ce_type", "swUpgradeResultNotify"),
+        ("ce_subject", "device-00000000"),
+        ("ce_time", "2026-01-01T00:00:00.000Z"),
+        ("content-type", "application/json"),
+    ];
+    headers
+        .into_iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            let value = Some(value);
+            headers.insert(Header { key, value })
+        })
+}
+
+fn write(topic: &str, records: &[(String, String)], headers: &OwnedHeaders) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", shared().bootstrap())
         .set("partitioner", "murmur2_random")
@@ -387,7 +411,10 @@ fn write(topic: &str, records: &[(String, String)]) {
         .create()
         .expect("a producer");
     for (key, value) in records {
-        let mut record = BaseRecord::to(topic).key(key).payload(value);
+        let mut record = BaseRecord::to(topic)
+            .key(key)
+            .payload(value)
+            .headers(headers.clone());
         while let Err((_, full)) = producer.send(record) {
             record = full;
             producer.poll(Duration::from_millis(10));

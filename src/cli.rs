@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::config::Sources;
+use crate::health_command::Question;
 use crate::replay::Request;
 use crate::replay::selection::{Selection, moment};
 use crate::simulate::arguments::SimulateArgs;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Creates or compares the topics.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
+    /// Asks the process that listens at admin.listen whether it is alive, and says so on one line.
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Health(HealthArgs),
     /// Checks or shows the settings.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
@@ -108,6 +112,14 @@ pub enum TopicsCommand {
     /// Compares the topics with what is needed; one line for each finding.
     #[command(after_help = TOPICS_EXAMPLES)]
     Verify,
+}
+
+/// What to ask a running process.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct HealthArgs {
+    /// Asks whether it is ready: its topics are fit, and Kafka answers it.
+    #[arg(long)]
+    ready: bool,
 }
 
 /// `northbridge config …`
@@ -179,6 +191,13 @@ Examples:
   northbridge topics create --set kafka.bootstrap_servers=kafka:9092
   northbridge topics verify --config northbridge.toml";
 
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  northbridge health
+  northbridge health --ready --set admin.listen=127.0.0.1:8082
+
+Exit codes: 0 yes, 1 no or no answer within two seconds, 64 wrong usage or configuration.";
+
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   northbridge config check --config northbridge.toml
@@ -195,6 +214,17 @@ impl SettingsArgs {
                 })
                 .collect(),
             overrides: self.overrides.clone(),
+        }
+    }
+}
+
+impl HealthArgs {
+    /// What is asked for.
+    pub fn question(self) -> Question {
+        if self.ready {
+            Question::Ready
+        } else {
+            Question::Live
         }
     }
 }

@@ -97,6 +97,9 @@ impl Ingress {
         let accepting = readiness.condition("accepting", "starting");
         let pushes = Arc::new(PushMetrics::register(metrics));
         let server_metrics = Arc::new(ServerMetrics::register(metrics));
+        let limits = &settings.limits;
+        pushes.limits(limits.max_in_flight, limits.max_in_flight_bytes);
+        server_metrics.limit(limits.max_connections);
         let answer_deadline = settings.http.answer_deadline_ms.duration();
 
         let producer = Producer::new(

@@ -16,7 +16,7 @@ mod drift;
 mod notify_type;
 mod other;
 mod push;
-mod scan;
+pub(crate) mod scan;
 mod table;
 mod unreadable;
 mod upgrade_result;

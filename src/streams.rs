@@ -15,12 +15,12 @@ pub mod device_software;
 pub mod push;
 pub mod store;
 pub mod stream;
+pub mod texts;
 pub mod time;
 pub mod transaction;
 pub mod upgrade_operation;
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -183,37 +183,28 @@ impl Start<'_> {
         let prefix = &settings.streams.group_prefix;
         let group = format!("{prefix}{}", S::NAME);
         let transactional_id = format!("{group}.{}", instance(settings));
-        let worker = Worker::<S> {
-            member: Member::join(
-                settings,
-                &group,
-                &plan(S::INPUT).name,
-                S::NAME,
-                KafkaClientMetrics::register(self.metrics, S::NAME),
-            )
-            .context(kafka::NOT_TAKEN)?,
-            transactions: Transactions::new(settings, &transactional_id)
-                .context(kafka::NOT_TAKEN)?,
-            restore: Restore::new(settings, &plan(S::STATE).name).context(kafka::NOT_TAKEN)?,
-            plan: WorkPlan {
-                input_topic: plan(S::INPUT).name.clone(),
-                state_topic: plan(S::STATE).name.clone(),
-                forward_topic: S::FORWARDS.map(|topic| plan(topic).name.clone()),
-                dead_letter_topic: plan(Topic::DeadLetter).name.clone(),
-                max_batch_records: settings.streams.max_batch_records,
-                max_batch_wait: settings.streams.max_batch_wait_ms.duration(),
-                retention: plan(S::STATE)
-                    .retention_hours
-                    .map(|hours| Duration::from_secs(hours * 3_600)),
-                max_entries,
-                overdue_after: Duration::from_secs(settings.streams.command_status.overdue_after_s),
-                max_record_bytes: plan(S::STATE).max_message_bytes,
-            },
-            metrics: Arc::new(metrics),
-            restored: self.readiness.condition(S::NAME, "no partitions yet"),
-            changed: self.changed,
-            stores: BTreeMap::new(),
-            stream: PhantomData,
+        let client_metrics = KafkaClientMetrics::register(self.metrics, S::NAME);
+        let input = &plan(S::INPUT).name;
+        let member = Member::join(settings, &group, input, S::NAME, client_metrics)
+            .context(kafka::NOT_TAKEN)?;
+        let transactions =
+            Transactions::new(settings, &transactional_id).context(kafka::NOT_TAKEN)?;
+        let restore = Restore::new(settings, &plan(S::STATE).name).context(kafka::NOT_TAKEN)?;
+        let restored = self.readiness.condition(S::NAME, "no partitions yet");
+        let changed = self.changed;
+        let work = WorkPlan {
+            input_topic: input.clone(),
+            state_topic: plan(S::STATE).name.clone(),
+            forward_topic: S::FORWARDS.map(|topic| plan(topic).name.clone()),
+            dead_letter_topic: plan(Topic::DeadLetter).name.clone(),
+            max_batch_records: settings.streams.max_batch_records,
+            max_batch_wait: settings.streams.max_batch_wait_ms.duration(),
+            retention: plan(S::STATE)
+                .retention_hours
+                .map(|hours| Duration::from_secs(hours * 3_600)),
+            max_entries,
+            overdue_after: Duration::from_secs(settings.streams.command_status.overdue_after_s),
+            max_record_bytes: plan(S::STATE).max_message_bytes,
         };
         let topics = Topics {
             input: plan(S::INPUT).clone(),
@@ -232,6 +223,16 @@ impl Start<'_> {
         std::thread::Builder::new()
             .name(S::NAME.to_owned())
             .spawn(move || {
+                let worker = Worker::<S> {
+                    member: &member,
+                    transactions,
+                    restore,
+                    plan: work,
+                    metrics: Arc::new(metrics),
+                    restored,
+                    changed,
+                    stores: BTreeMap::new(),
+                };
                 let exit = if topics.await_fit(&runtime, &stop) {
                     worker.run(&stop)
                 } else {

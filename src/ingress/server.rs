@@ -44,6 +44,8 @@ const BACKLOG_QUIET: Duration = Duration::from_millis(50);
 /// How long a connection that has asked for nothing yet is left open for its
 /// first request when the others are drained.
 const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
+/// No method of HTTP/1 begins like HTTP/2's preface (RFC 9113, 3.4).
+const HTTP2_BEGINS: &[u8] = b"PRI";
 /// What one HTTP/2 stream may send ahead of what was read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What one HTTP/2 connection may send ahead of what was read, in bytes.
@@ -60,7 +62,8 @@ pub struct Server {
 struct Shared {
     handler: Arc<Handler>,
     tls: Option<Arc<TlsTerminator>>,
-    http: auto::Builder<TokioExecutor>,
+    either: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
     idle: IdleLimits,
     header_timeout: Duration,
     handshake_timeout: Duration,
@@ -84,10 +87,12 @@ impl Server {
         handler: Arc<Handler>,
         terminator: Option<Arc<TlsTerminator>>,
     ) -> std::io::Result<Self> {
+        let either = protocol(http);
         let shared = Shared {
             handler,
             tls: terminator,
-            http: protocol(http),
+            http1: either.clone().http1_only(),
+            either,
             idle: IdleLimits {
                 header_timeout: http.header_timeout_ms.duration(),
                 keep_alive_timeout: http.keep_alive_timeout_ms.duration(),
@@ -203,11 +208,23 @@ impl Shared {
             }
         }
         match &self.tls {
-            None => self.serve(stream, client).await,
+            None => {
+                let activity = Activity::new(self.idle);
+                let asked = AtomicBool::new(false);
+                let http = tokio::select! {
+                    http = self.spoken_on(&stream) => http,
+                    expired = activity.expired() => return expired.as_str(),
+                    () = self.drained(&asked) => return "drained",
+                };
+                self.serve(http, stream, client, activity).await
+            }
             Some(tls) => {
                 let handshake = tls.accept(stream);
                 match tokio::time::timeout(self.handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) => self.serve(stream, client).await,
+                    Ok(Ok(stream)) => {
+                        let activity = Activity::new(self.idle);
+                        self.serve(&self.either, stream, client, activity).await
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "the TLS handshake failed");
                         "handshake"
@@ -218,11 +235,28 @@ impl Shared {
         }
     }
 
-    async fn serve<S>(&self, stream: S, client: IpAddr) -> Reason
+    /// What the first bytes of a connection speak, as far as they tell; they
+    /// are left in the socket. hyper finds it out by itself, but then reads a
+    /// head in two pieces and doubles its buffer for the second: 8 KiB more for
+    /// each connection of HTTP/1, as long as it lives.
+    async fn spoken_on(&self, stream: &TcpStream) -> &auto::Builder<TokioExecutor> {
+        let mut first = [0; HTTP2_BEGINS.len()];
+        match stream.peek(&mut first).await {
+            Ok(count) if !HTTP2_BEGINS.starts_with(&first[..count]) => &self.http1,
+            Ok(_) | Err(_) => &self.either,
+        }
+    }
+
+    async fn serve<S>(
+        &self,
+        http: &auto::Builder<TokioExecutor>,
+        stream: S,
+        client: IpAddr,
+        activity: Arc<Activity>,
+    ) -> Reason
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.idle);
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let asked = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
@@ -234,7 +268,7 @@ impl Shared {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let mut connection = pin!(self.http.serve_connection(stream, service));
+        let mut connection = pin!(http.serve_connection(stream, service));
         let reason = tokio::select! {
             ended = connection.as_mut() => {
                 return if ended.is_ok() { "done" } else { "error" };

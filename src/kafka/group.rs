@@ -5,16 +5,16 @@
 //! poll, and applied outside it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{
-    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
-};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::member_config;
@@ -58,6 +58,7 @@ impl Member {
     ) -> Result<Self, KafkaError> {
         let context = Context {
             moved: Mutex::new(Vec::new()),
+            has_moved: AtomicBool::new(false),
             ends: Mutex::new(HashMap::new()),
             topic: topic.to_owned(),
             statistics: ClientStatistics::new(client, metrics),
@@ -77,9 +78,8 @@ impl Member {
     ///
     /// Only those that end the membership; what passes is logged here.
     pub fn poll(&self, within: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
-        let until = Instant::now() + within;
+        let (mut left, mut until) = (within, None);
         loop {
-            let left = until.saturating_duration_since(Instant::now());
             match self.consumer.poll(left) {
                 None => return Ok(None),
                 Some(Ok(message)) => return Ok(Some(message)),
@@ -88,6 +88,11 @@ impl Member {
                 // matters waits behind them.
                 Some(Err(error)) => tracing::debug!(%error, "a poll failed"),
             }
+            // The clock is asked only now, and not for each record.
+            let now = Instant::now();
+            left = until
+                .get_or_insert(now + left)
+                .saturating_duration_since(now);
         }
     }
 
@@ -96,9 +101,16 @@ impl Member {
         self.consumer.assignment_lost()
     }
 
+    /// Whether [`Member::moved`] has something to tell.
+    pub fn has_moved(&self) -> bool {
+        self.consumer.context().has_moved.load(Ordering::Relaxed)
+    }
+
     /// What rebalances did since the last call, in their order.
     pub fn moved(&self) -> Vec<Moved> {
-        std::mem::take(&mut *lock(&self.consumer.context().moved))
+        let context = self.consumer.context();
+        context.has_moved.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *lock(&context.moved))
     }
 
     /// The committed offsets of partitions, 0 where there is none; asked for
@@ -121,6 +133,23 @@ impl Member {
             Ok((element.partition(), offset))
         };
         list.elements().iter().map(settled).collect()
+    }
+
+    /// Makes these offsets the next that come, of partitions that came.
+    ///
+    /// # Errors
+    ///
+    /// Where one has not started yet, or is not this member's.
+    pub fn seek(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), KafkaError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let list = self.offsets(offsets.iter().map(|(partition, next)| (*partition, *next)))?;
+        let sought = self.consumer.seek_partitions(list, ASK)?;
+        sought
+            .elements()
+            .iter()
+            .try_for_each(|element| element.error())
     }
 
     /// Holds the records of these partitions back, also those that are fetched
@@ -221,9 +250,29 @@ fn ends_membership(error: &KafkaError) -> bool {
 
 struct Context {
     moved: Mutex<Vec<Moved>>,
+    /// Asked after each record, which a lock would be too dear for.
+    has_moved: AtomicBool,
     ends: Mutex<HashMap<i32, i64>>,
     topic: String,
     statistics: ClientStatistics,
+}
+
+impl Context {
+    fn push(&self, moved: Moved) {
+        lock(&self.moved).push(moved);
+        self.has_moved.store(true, Ordering::Relaxed);
+    }
+
+    fn assign(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &mut TopicPartitionList,
+    ) -> Result<(), KafkaError> {
+        list.set_all_offsets(Offset::Offset(0))?;
+        consumer.incremental_assign(list)?;
+        // Not one record before the state is restored.
+        consumer.pause(list)
+    }
 }
 
 impl ClientContext for Context {
@@ -251,20 +300,30 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(list) = rebalance {
-            lock(&self.moved).push(Moved::Went(partitions(list)));
+    /// As librdkafka's own for cooperative groups, but for where partitions
+    /// start.
+    ///
+    /// Left to itself, librdkafka asks for the committed offsets. Where an error
+    /// answers, it tells of it once and never starts the partition; and where
+    /// partitions come or go while a transaction on the offsets is open, it
+    /// starts at the first record that there is. So partitions start at once,
+    /// at any offset and paused, and [`Member::seek`] says the right one.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions = partitions(list);
+        let (done, moved) = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            (self.assign(consumer, list), Moved::Came(partitions))
+        } else {
+            (consumer.incremental_unassign(list), Moved::Went(partitions))
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, ?moved, "a rebalance could not be followed");
         }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(list) = rebalance {
-            // Not one record before the state is restored.
-            if let Err(error) = consumer.pause(list) {
-                tracing::warn!(%error, "new partitions could not be paused");
-            }
-            lock(&self.moved).push(Moved::Came(partitions(list)));
-        }
+        self.push(moved);
     }
 }
 

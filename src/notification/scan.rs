@@ -13,10 +13,10 @@ use super::unreadable::Cause;
 use super::value;
 
 /// The named values of one object: the place of each is that of its name.
-pub(super) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
+pub(crate) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 
 /// The body as text, without a byte order mark (which RFC 8259 lets a reader ignore).
-pub(super) fn utf8(body: &[u8]) -> Result<&str, Cause> {
+pub(crate) fn utf8(body: &[u8]) -> Result<&str, Cause> {
     let text = str::from_utf8(body).map_err(Cause::NotUtf8)?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
@@ -29,7 +29,7 @@ pub(super) fn utf8(body: &[u8]) -> Result<&str, Cause> {
 /// # Errors
 ///
 /// [`Cause::NotJson`] or [`Cause::NotAnObject`].
-pub(super) fn object<'a, const N: usize>(
+pub(crate) fn object<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
 ) -> Result<Values<'a, N>, Cause> {
@@ -37,7 +37,7 @@ pub(super) fn object<'a, const N: usize>(
 }
 
 /// The same for a value that is known to be JSON; nothing is found in what is not an object.
-pub(super) fn nested<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Values<'a, N> {
+pub(crate) fn nested<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Values<'a, N> {
     pick(text, names).unwrap_or([None; N])
 }
 

@@ -14,7 +14,8 @@ use crate::config::Settings;
 use crate::notification::{self, Rules, Unreadable, Validation};
 use crate::record::{KeyedRecord, Receipt};
 use crate::streams::push::Poison;
-use crate::streams::stream::{CommandStatus, Input, Stream, UpgradeOperations, UpgradeResults};
+use crate::streams::stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
+use crate::streams::time;
 use crate::topics::{self, Topic};
 
 /// Topics that a dead letter can go back to.
@@ -32,7 +33,7 @@ const STREAMS: [(Topic, Reads); 3] = [
     (UpgradeOperations::INPUT, poison_of::<UpgradeOperations>),
 ];
 
-type Reads = fn(&Input<'_>) -> Option<Poison>;
+type Reads = fn(&[u8]) -> Option<Poison>;
 
 /// Knows the present rules.
 #[derive(Debug)]
@@ -126,12 +127,7 @@ impl Router {
     /// As it was, under its own key and headers.
     fn back_to_stream(&self, letter: &DeadLetter<'_>, name: &str) -> Result<Outgoing, Why> {
         let (target, reads) = self.stream(name).ok_or(Why::NoStream)?;
-        let input = Input {
-            value: letter.value.unwrap_or_default(),
-            ce_time: letter.header("ce_time"),
-            timestamp_ms: Some(letter.written_at.timestamp_millis()),
-        };
-        if let Some(poison) = reads(&input)
+        if let Some(poison) = reads(letter.value.unwrap_or_default())
             && !self.as_is
         {
             return Err(Why::Poison(poison.reason()));
@@ -199,8 +195,9 @@ impl Target {
     }
 }
 
-fn poison_of<S: Stream>(input: &Input<'_>) -> Option<Poison> {
-    S::decode(input).err()
+/// When it was received poisons no record.
+fn poison_of<S: Stream>(value: &[u8]) -> Option<Poison> {
+    S::decode(value, || time::Receipt::of_record(None, None)).err()
 }
 
 fn receipt(letter: &DeadLetter<'_>) -> Receipt {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::device_software::{self, DeviceSoftware, Event};
 use super::model::{self, Push};
+use super::stream::Draft;
 use super::time::Receipt;
 use super::upgrade_operation::{self, Delta, OperationState};
 
@@ -59,45 +60,53 @@ pub(super) fn few_repeated_over_months() -> impl Strategy<Value = Disorder> {
 
 /// The states of all devices, and the deltas in the order they were written.
 /// Every state goes through its JSON, as if restored.
-pub(super) fn fold_devices(records: &[Record]) -> (BTreeMap<String, DeviceSoftware>, Vec<Delta>) {
+pub(super) fn fold_devices(
+    records: &[Record],
+) -> (BTreeMap<String, DeviceSoftware>, Vec<Delta<'static>>) {
     let mut states: BTreeMap<String, DeviceSoftware> = BTreeMap::new();
     let mut deltas = Vec::new();
     for (push, receipt) in records {
         let event = event(push, *receipt);
-        let change = device_software::apply(states.get(&event.device_id), &event);
-        deltas.extend(change.delta);
+        let change = device_software::apply(states.get(&*event.device_id), &event);
+        deltas.extend(change.delta.as_ref().map(written));
         if let Some(state) = change.state {
             let written = serde_json::to_vec(&state).unwrap();
             let restored: DeviceSoftware = serde_json::from_slice(&written).unwrap();
             assert_eq!(restored, *state);
-            states.insert(event.device_id, restored);
+            states.insert(event.device_id.into_owned(), restored);
         }
     }
     (states, deltas)
 }
 
+/// A delta as it is read again; its bytes outlive the test.
+fn written(delta: &Delta<'_>) -> Delta<'static> {
+    Delta::decode(serde_json::to_vec(delta).unwrap().leak()).unwrap()
+}
+
 /// The states of all operations; every delta and every state goes through its
 /// JSON.
-pub(super) fn fold_operations(deltas: &[Delta]) -> BTreeMap<String, OperationState> {
+pub(super) fn fold_operations(deltas: &[Delta<'_>]) -> BTreeMap<String, OperationState> {
     let mut states: BTreeMap<String, OperationState> = BTreeMap::new();
     for delta in deltas {
-        let delta = Delta::decode(&serde_json::to_vec(delta).unwrap()).unwrap();
-        let before = states.get(&delta.operation_id);
-        if let upgrade_operation::Change::Changed(state) = upgrade_operation::apply(before, &delta)
-        {
+        let delta = written(delta);
+        let mut draft = Draft::of(states.get(delta.operation_id.as_str()), None);
+        upgrade_operation::apply(&mut draft, &delta);
+        if let Some(state) = draft.changed() {
             let written = serde_json::to_vec(&state).unwrap();
             let restored: OperationState = serde_json::from_slice(&written).unwrap();
             assert_eq!(restored, *state);
-            states.insert(delta.operation_id, restored);
+            states.insert(delta.operation_id.0.into_owned(), restored);
         }
     }
     states
 }
 
-pub(super) fn event(push: &str, receipt: i64) -> Event {
+/// Its bytes outlive the test, so that an event can stand without them.
+pub(super) fn event(push: &str, receipt: i64) -> Event<'static> {
     let hours = DateTime::UNIX_EPOCH + TimeDelta::hours(receipt * GRAIN_HOURS);
     let received_at = Receipt::of_record(None, Some(hours.timestamp_millis()));
-    Event::decode(push.as_bytes(), received_at).unwrap()
+    Event::decode(push.to_owned().leak().as_bytes(), received_at).unwrap()
 }
 
 /// The records as the model wants them.

@@ -4,13 +4,16 @@
 //! Each change that matters to an operation leaves as a [`Delta`]; how
 //! operations count is the business of `upgrade_operation`.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use super::push::{Fields, Poison, UnusableId};
+use super::push::{Field, Poison, UnusableId, fields_of_record};
+use super::texts::{Text, Texts};
 use super::time::Receipt;
 use super::upgrade_operation::{Delta, Outcome, UpgradeResult};
 
@@ -22,9 +25,9 @@ pub const KEPT_ATTEMPTS: usize = 16;
 
 /// One `swUpgradeResultNotify` push.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct Event<'a> {
     /// The device, as allocated at its registration.
-    pub device_id: String,
+    pub device_id: Cow<'a, str>,
     attempt: Attempt,
 }
 
@@ -58,49 +61,45 @@ pub struct DeviceSoftware {
 }
 
 /// One distinct push: two with all published fields equal are the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    operation_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sub_operation_id: Option<String>,
+    /// All that the platform published but the result, in the order of [`TEXTS`].
+    texts: Texts<10>,
     result: UpgradeResult,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cur_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upgrade_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error_code: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result_desc: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<String>,
     received_at: Receipt,
 }
 
+/// The names of an attempt's texts, in a push as in a state; the order is that
+/// of attempts received in the same millisecond.
+const TEXTS: [&str; 10] = [
+    "appId",
+    "operationId",
+    "subOperationId",
+    "curVersion",
+    "targetVersion",
+    "sourceVersion",
+    "upgradeTime",
+    "errorCode",
+    "resultDesc",
+    "description",
+];
+
 /// What one upgrade result did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct Change<'a> {
     /// The state to write; `None` where it is as it was.
     pub state: Option<Box<DeviceSoftware>>,
     /// The result of an attempt not seen before, to be counted.
     pub new_result: Option<UpgradeResult>,
     /// What the attempt's operation must know.
-    pub delta: Option<Delta>,
+    pub delta: Option<Delta<'a>>,
 }
 
 /// Merges an upgrade result into the state of its device.
 ///
 /// Commutative, associative and idempotent over events within the bounds that
 /// [`DeviceSoftware`] tells.
-pub fn apply(state: Option<&DeviceSoftware>, event: &Event) -> Change {
+pub fn apply<'a>(state: Option<&'a DeviceSoftware>, event: &'a Event<'_>) -> Change<'a> {
     let known = state.and_then(|state| state.find(&event.attempt));
     if known.is_some_and(|known| known.received_at <= event.attempt.received_at) {
         return Change::default();
@@ -108,13 +107,13 @@ pub fn apply(state: Option<&DeviceSoftware>, event: &Event) -> Change {
     let next = DeviceSoftware::with(state, event);
     let kept = next.find(&event.attempt).is_some();
     Change {
-        delta: delta(state, &next, &event.attempt),
+        delta: delta(state, event),
         new_result: (known.is_none() && kept).then_some(event.attempt.result),
         state: (state != Some(&next)).then(|| Box::new(next)),
     }
 }
 
-impl Event {
+impl<'a> Event<'a> {
     /// Reads a `swUpgradeResultNotify` push that was received at `received_at`.
     ///
     /// # Errors
@@ -122,24 +121,53 @@ impl Event {
     /// [`Poison`] where the bytes are no JSON object, the push is of another
     /// type, no usable `deviceId` says which device it is about, or its result
     /// is neither a success nor a failure. No other field is needed.
-    pub fn decode(push: &[u8], received_at: Receipt) -> Result<Self, Poison> {
-        let fields = Fields::of_record(push)?;
-        fields.expect_notify_type("swUpgradeResultNotify")?;
-        let device_id = fields.id("deviceId").map_err(|unusable| match unusable {
+    pub fn decode(push: &'a [u8], received_at: Receipt) -> Result<Self, Poison> {
+        let [
+            app,
+            operation,
+            sub,
+            cur,
+            target,
+            source,
+            time,
+            error,
+            desc,
+            description,
+        ] = TEXTS;
+        let [notify_type, device_id, result, texts @ ..] = fields_of_record(
+            push,
+            [
+                "notifyType",
+                "deviceId",
+                "swUpgradeResult",
+                app,
+                operation,
+                sub,
+                cur,
+                target,
+                source,
+                time,
+                error,
+                desc,
+                description,
+            ],
+        )?;
+        notify_type.expect_notify_type("swUpgradeResultNotify")?;
+        let device_id = device_id.id().map_err(|unusable| match unusable {
             UnusableId::Missing => Poison::DeviceIdMissing,
             UnusableId::TooLong => Poison::DeviceIdTooLong,
         })?;
-        let attempt = Attempt::decode(&fields, received_at)?;
+        let attempt = Attempt::read(result, texts, received_at)?;
         Ok(Self { device_id, attempt })
     }
 }
 
 impl DeviceSoftware {
-    fn with(state: Option<&Self>, event: &Event) -> Self {
+    fn with(state: Option<&Self>, event: &Event<'_>) -> Self {
         let known = state.into_iter().flat_map(Self::all);
-        let others = known.filter(|known| known.published() != event.attempt.published());
+        let others = known.filter(|known| !known.is_same_push(&event.attempt));
         let attempts = others.chain([&event.attempt]).cloned().collect();
-        Self::settle(event.device_id.clone(), attempts)
+        Self::settle(event.device_id.clone().into_owned(), attempts)
     }
 
     /// Keeps what must be kept of distinct attempts in any order.
@@ -166,8 +194,7 @@ impl DeviceSoftware {
     }
 
     fn find(&self, push: &Attempt) -> Option<&Attempt> {
-        self.all()
-            .find(|known| known.published() == push.published())
+        self.all().find(|known| known.is_same_push(push))
     }
 
     fn in_operation(&self, operation: &str) -> impl Iterator<Item = &Attempt> {
@@ -183,29 +210,29 @@ fn keep_newest_of_operations(older: &mut Vec<Attempt>, attempts: &[Attempt]) {
     older.retain(|attempt| owned(attempt).is_some_and(|operation| known.insert(operation)));
 }
 
-/// What the operation of `attempt` must know of the step from one state to the
-/// next: another attempt counts, or the device's earliest receipt fell.
-fn delta(
-    before: Option<&DeviceSoftware>,
-    after: &DeviceSoftware,
-    attempt: &Attempt,
-) -> Option<Delta> {
+/// What the operation of an attempt must know of it: another attempt of the
+/// device counts there now, or the device's earliest receipt there fell.
+fn delta<'a>(before: Option<&'a DeviceSoftware>, event: &'a Event<'_>) -> Option<Delta<'a>> {
+    let attempt = &event.attempt;
     let operation = attempt.operation()?;
     let known = || {
         before
             .into_iter()
             .flat_map(|state| state.in_operation(operation))
     };
+    let others = known().filter(|known| !known.is_same_push(attempt));
     let outcome_before = known().next().map(Attempt::outcome);
-    let outcome_after = after.in_operation(operation).next()?.outcome();
+    let outcome_after = others
+        .fold(attempt, |newest, other| newest.max(other))
+        .outcome();
     let earliest_before = known().map(|attempt| attempt.received_at).min();
     let earlier = earliest_before.is_none_or(|earliest| attempt.received_at < earliest);
     if !earlier && outcome_before.as_ref() == Some(&outcome_after) {
         return None;
     }
     Some(Delta {
-        operation_id: operation.to_owned(),
-        device_id: after.device_id.clone(),
+        operation_id: operation.into(),
+        device_id: Text::from(&*event.device_id),
         before: outcome_before,
         after: outcome_after,
         earliest_at: earliest_before.map_or(attempt.received_at, |earliest| {
@@ -215,63 +242,59 @@ fn delta(
 }
 
 impl Attempt {
-    fn decode(fields: &Fields<'_>, received_at: Receipt) -> Result<Self, Poison> {
-        let result = fields
-            .text("swUpgradeResult")
-            .ok_or(Poison::ResultMissing)?;
+    fn read(
+        result: Field<'_>,
+        texts: [Field<'_>; 10],
+        received_at: Receipt,
+    ) -> Result<Self, Poison> {
+        let result = result.text().ok_or(Poison::ResultMissing)?;
+        let texts = texts.map(Field::text);
         Ok(Self {
-            app_id: fields.text("appId"),
-            operation_id: fields.text("operationId"),
-            sub_operation_id: fields.text("subOperationId"),
+            texts: Texts::of(texts.each_ref().map(Option::as_deref)),
             result: UpgradeResult::read(&result).ok_or(Poison::ResultUnknown)?,
-            cur_version: fields.text("curVersion"),
-            target_version: fields.text("targetVersion"),
-            source_version: fields.text("sourceVersion"),
-            upgrade_time: fields.text("upgradeTime"),
-            error_code: fields.text("errorCode"),
-            result_desc: fields.text("resultDesc"),
-            description: fields.text("description"),
             received_at,
         })
     }
 
-    /// All that the platform published of the attempt: what makes two pushes
-    /// the same, and the order of those received in the same millisecond.
-    fn published(&self) -> (UpgradeResult, [Option<&str>; 10]) {
-        let fields = [
-            &self.app_id,
-            &self.operation_id,
-            &self.sub_operation_id,
-            &self.cur_version,
-            &self.target_version,
-            &self.source_version,
-            &self.upgrade_time,
-            &self.error_code,
-            &self.result_desc,
-            &self.description,
-        ];
-        (self.result, fields.map(Option::as_deref))
+    /// Whether the platform published the same of both.
+    fn is_same_push(&self, other: &Self) -> bool {
+        self.result == other.result && self.texts == other.texts
     }
 
     /// The operation that counts the attempt; one without a name does not.
     fn operation(&self) -> Option<&str> {
-        self.operation_id.as_deref().filter(|id| !id.is_empty())
+        let [_, operation, ..] = self.texts.all();
+        operation.filter(|id| !id.is_empty())
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> Outcome<'_> {
+        let [_, _, _, _, target_version, _, _, error_code, ..] = self.texts.all();
         Outcome {
             result: self.result,
-            target_version: self.target_version.clone(),
-            error_code: self.error_code.clone(),
+            target_version: target_version.map(Text::from),
+            error_code: error_code.map(Text::from),
             received_at: self.received_at,
         }
+    }
+
+    /// Adds its fields to an object.
+    fn write<M: SerializeMap>(&self, object: &mut M) -> Result<(), M::Error> {
+        for (name, text) in TEXTS.iter().zip(self.texts.all()) {
+            if let Some(text) = text {
+                object.serialize_entry(name, text)?;
+            }
+        }
+        object.serialize_entry("result", &self.result)?;
+        object.serialize_entry("receivedAt", &self.received_at)
     }
 }
 
 impl Ord for Attempt {
     fn cmp(&self, other: &Self) -> Ordering {
         let receipts = self.received_at.cmp(&other.received_at);
-        receipts.then_with(|| self.published().cmp(&other.published()))
+        receipts
+            .then_with(|| self.result.cmp(&other.result))
+            .then_with(|| self.texts.all().cmp(&other.texts.all()))
     }
 }
 
@@ -281,28 +304,78 @@ impl PartialOrd for Attempt {
     }
 }
 
-/// The fields of the value as written: those of the newest attempt stand at
-/// the top once more.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Written<'a> {
-    device_id: &'a str,
-    #[serde(flatten)]
-    newest: Option<&'a Attempt>,
-    attempts: &'a [Attempt],
-    #[serde(skip_serializing_if = "<[Attempt]>::is_empty")]
-    older: &'a [Attempt],
+impl Serialize for Attempt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        self.write(&mut object)?;
+        object.end()
+    }
 }
 
+/// The fields of the newest attempt stand at the top once more.
 impl Serialize for DeviceSoftware {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let written = Written {
-            device_id: &self.device_id,
-            newest: self.attempts.first(),
-            attempts: &self.attempts,
-            older: &self.older,
-        };
-        written.serialize(serializer)
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("deviceId", &self.device_id)?;
+        if let Some(newest) = self.attempts.first() {
+            newest.write(&mut object)?;
+        }
+        object.serialize_entry("attempts", &self.attempts)?;
+        if !self.older.is_empty() {
+            object.serialize_entry("older", &self.older)?;
+        }
+        object.end()
+    }
+}
+
+/// An attempt as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    #[serde(borrow)]
+    app_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    operation_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    sub_operation_id: Option<Text<'a>>,
+    result: UpgradeResult,
+    #[serde(borrow)]
+    cur_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    target_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    source_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    upgrade_time: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    result_desc: Option<Text<'a>>,
+    #[serde(borrow)]
+    description: Option<Text<'a>>,
+    received_at: Receipt,
+}
+
+impl<'de> Deserialize<'de> for Attempt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(deserializer)?;
+        let texts = [
+            &written.app_id,
+            &written.operation_id,
+            &written.sub_operation_id,
+            &written.cur_version,
+            &written.target_version,
+            &written.source_version,
+            &written.upgrade_time,
+            &written.error_code,
+            &written.result_desc,
+            &written.description,
+        ];
+        Ok(Self {
+            texts: Texts::of(texts.map(|text| text.as_ref().map(Text::as_str))),
+            result: written.result,
+            received_at: written.received_at,
+        })
     }
 }
 
@@ -451,8 +524,9 @@ mod tests {
     #[test]
     fn an_earlier_receipt_of_a_known_push_is_written_but_not_counted() {
         let push = push("o1", 1, "FAIL");
-        let first = apply(None, &campaigns::event(&push, 2));
-        let again = apply(first.state.as_deref(), &campaigns::event(&push, 1));
+        let (late, early) = (campaigns::event(&push, 2), campaigns::event(&push, 1));
+        let first = apply(None, &late);
+        let again = apply(first.state.as_deref(), &early);
         assert_eq!((again.state.is_some(), again.new_result), (true, None));
     }
 

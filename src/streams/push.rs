@@ -9,9 +9,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
+
+use crate::notification::scan;
 
 /// The longest `requestId` or `deviceId`, in bytes: twice what the published
 /// tables allow in characters, and the bound of every key.
@@ -66,8 +68,9 @@ impl Poison {
     }
 }
 
-/// The fields of one JSON object, each still in the sender's bytes.
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// One field of a JSON object, still in the sender's bytes; `null` is absent.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a>(Option<&'a RawValue>);
 
 /// Why an id cannot be used.
 pub(super) enum UnusableId {
@@ -75,37 +78,42 @@ pub(super) enum UnusableId {
     TooLong,
 }
 
-impl<'a> Fields<'a> {
-    /// Reads a whole record value; a byte order mark is skipped.
-    pub(super) fn of_record(value: &'a [u8]) -> Result<Self, Poison> {
-        let bytes = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
-        let text = std::str::from_utf8(bytes).map_err(|_| Poison::NotJsonObject)?;
-        serde_json::from_str(text).map_err(|_| Poison::NotJsonObject)
+/// Reads the fields of these names of a whole record value; a byte order mark
+/// is skipped.
+pub(super) fn fields_of_record<'a, const N: usize>(
+    value: &'a [u8],
+    names: [&str; N],
+) -> Result<[Field<'a>; N], Poison> {
+    let values = scan::utf8(value).and_then(|text| scan::object(text, names));
+    Ok(values.map_err(|_| Poison::NotJsonObject)?.map(Field::of))
+}
+
+impl<'a> Field<'a> {
+    fn of(value: Option<&'a RawValue>) -> Self {
+        Self(value.filter(|raw| raw.get() != "null"))
     }
 
-    /// Reads a nested object; empty where there is none.
-    pub(super) fn of_field(field: Option<&'a RawValue>) -> Self {
-        field
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or(Self(Vec::new()))
+    /// Its own fields of these names, where it is an object.
+    pub(super) fn fields<const N: usize>(self, names: [&str; N]) -> [Field<'a>; N] {
+        let values = self.0.map(|raw| scan::nested(raw.get(), names));
+        values.unwrap_or([None; N]).map(Field::of)
     }
 
-    /// The last field of this name, unless it is `null`.
-    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, raw) = self.0.iter().rfind(|(key, _)| key == name)?;
-        (raw.get() != "null").then_some(*raw)
+    /// The JSON that it is.
+    pub(super) fn json(self) -> Option<&'a RawValue> {
+        self.0
     }
 
-    /// The field as text, where it is a string or a number.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        scalar(self.get(name)?, |quoted| Some(decode_string(quoted)))
+    /// As text, where it is a string or a number.
+    pub(super) fn text(self) -> Option<Cow<'a, str>> {
+        scalar(self.0?, |quoted| Some(decode_string(quoted)))
     }
 
-    /// The field as the id of a device or a command; no replacement
-    /// characters here, or two ids could become one.
-    pub(super) fn id(&self, name: &str) -> Result<String, UnusableId> {
+    /// As the id of a device or a command; no replacement characters here, or
+    /// two ids could become one.
+    pub(super) fn id(self) -> Result<Cow<'a, str>, UnusableId> {
         let exact = |raw| scalar(raw, |quoted| serde_json::from_str(quoted).ok());
-        let id = self.get(name).and_then(exact).unwrap_or_default();
+        let id = self.0.and_then(exact).unwrap_or_default();
         match id.len() {
             0 => Err(UnusableId::Missing),
             1..=MAX_ID_BYTES => Ok(id),
@@ -113,53 +121,26 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Holds the push against the type of the stream. A push without one is
+    /// Holds a `notifyType` against that of the stream. A push without one is
     /// taken at its word: other writers may leave it out.
-    pub(super) fn expect_notify_type(&self, expected: &str) -> Result<(), Poison> {
-        match self.text("notifyType") {
+    pub(super) fn expect_notify_type(self, expected: &str) -> Result<(), Poison> {
+        match self.text() {
             Some(other) if other != expected => Err(Poison::OtherNotifyType),
             Some(_) | None => Ok(()),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(16);
-                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    fields.push((decode_key(key.get()), value));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
-}
-
-/// A string, decoded, or a number, exactly as it was written.
-fn scalar(raw: &RawValue, decode: impl Fn(&str) -> Option<String>) -> Option<String> {
+/// A string, or a number exactly as it was written; `decode` is for strings
+/// with escapes.
+fn scalar(raw: &RawValue, decode: impl FnOnce(&str) -> Option<String>) -> Option<Cow<'_, str>> {
     let json = raw.get();
     match json.as_bytes().first()? {
-        b'"' => decode(json),
-        b'-' | b'0'..=b'9' => Some(json.to_owned()),
+        b'"' if json.contains('\\') => decode(json).map(Cow::Owned),
+        b'"' => json.get(1..json.len() - 1).map(Cow::Borrowed),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(json)),
         _ => None,
     }
-}
-
-fn decode_key(quoted: &str) -> Cow<'_, str> {
-    if quoted.contains('\\') {
-        return Cow::Owned(decode_string(quoted));
-    }
-    Cow::Borrowed(quoted.trim_matches('"'))
 }
 
 /// Decodes a JSON string. JSON may escape lone surrogates, which no text can
@@ -195,7 +176,8 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> Option<String> {
-        Fields::of_record(json.as_bytes()).unwrap().text("a")
+        let [field] = fields_of_record(json.as_bytes(), ["a"]).unwrap();
+        field.text().map(Cow::into_owned)
     }
 
     #[test]
@@ -251,7 +233,7 @@ mod tests {
         ];
         for value in cases {
             assert_eq!(
-                Fields::of_record(value).err(),
+                fields_of_record(value, ["a"]).err(),
                 Some(Poison::NotJsonObject),
                 "{value:?}"
             );
@@ -274,8 +256,8 @@ mod tests {
         ];
         for (json, expected) in cases {
             let object = format!(r#"{{"id":{json}}}"#);
-            let id = Fields::of_record(object.as_bytes()).unwrap().id("id").ok();
-            assert_eq!(id.as_deref(), expected, "{json}");
+            let [id] = fields_of_record(object.as_bytes(), ["id"]).unwrap();
+            assert_eq!(id.id().ok().as_deref(), expected, "{json}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! The states of one partition in memory: what its state topic says, byte for
-//! byte, and what the gauges must know without decoding it.
+//! The states of one partition in memory.
 //!
-//! A value is kept as it is written. Decoded states would cost several times
-//! their bytes, and each is needed only when a record for it comes.
+//! A state is kept decoded and compact, which takes no more memory than its
+//! JSON: so no event pays for the decoding of a state, only a restore does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,34 +11,33 @@ use super::stream::{Open, Stream};
 use super::time::Timestamp;
 
 /// The states of one partition.
-#[derive(Debug, Default)]
-pub struct Store {
-    entries: HashMap<Box<[u8]>, Entry>,
+#[derive(Debug)]
+pub struct Store<S: Stream> {
+    entries: HashMap<Box<[u8]>, Entry<S::State>>,
     bytes: usize,
     next_offset: i64,
 }
 
 /// One state.
 #[derive(Debug)]
-struct Entry {
-    value: Box<[u8]>,
+struct Entry<State> {
+    state: Result<Box<State>, Unreadable>,
     written_at_ms: i64,
-    open: Option<OpenSince>,
+    value_bytes: u32,
 }
 
-/// [`Open`] in 16 bytes.
-#[derive(Debug, Clone, Copy)]
-struct OpenSince {
-    status: Status,
-    since_ms: i64,
-}
+/// The state topic holds something under this key that is no state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the state topic holds something that is no state")]
+pub struct Unreadable;
 
-impl Store {
+impl<S: Stream> Store<S> {
     /// An empty store of a partition whose records count from `next_offset`.
     pub fn at(next_offset: i64) -> Self {
         Self {
+            entries: HashMap::new(),
+            bytes: 0,
             next_offset,
-            ..Self::default()
         }
     }
 
@@ -53,40 +51,68 @@ impl Store {
         self.next_offset = next_offset;
     }
 
-    /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.entries.get(key).map(|entry| entry.value.as_ref())
+    /// The state of a key.
+    ///
+    /// # Errors
+    ///
+    /// Where what was restored is no state.
+    pub fn get(&self, key: &[u8]) -> Result<Option<&S::State>, Unreadable> {
+        let entry = self.entries.get(key);
+        entry
+            .map(|entry| entry.state.as_deref().map_err(|unreadable| *unreadable))
+            .transpose()
     }
 
-    /// Takes the value of a key that was written at `written_at_ms`.
-    pub fn put(&mut self, key: &[u8], value: &[u8], written_at_ms: i64, open: Option<Open>) {
-        let open = open.map(|open| OpenSince {
-            status: open.status,
-            since_ms: open.since.map_or(written_at_ms, Timestamp::millis),
-        });
-        self.bytes += key.len() + value.len();
-        let entry = Entry {
-            value: value.into(),
-            written_at_ms,
-            open,
-        };
-        if let Some(before) = self.entries.insert(key.into(), entry) {
-            self.bytes -= key.len() + before.value.len();
-        }
+    /// Takes the state of a key whose value of `value_bytes` was written at
+    /// `written_at_ms`.
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        state: Box<S::State>,
+        value_bytes: usize,
+        written_at_ms: i64,
+    ) {
+        self.take(key, Ok(state), value_bytes, written_at_ms);
     }
 
     /// Takes a record of the state topic as it is restored.
-    pub fn restore<S: Stream>(&mut self, key: &[u8], value: Option<&[u8]>, written_at_ms: i64) {
-        match value {
-            None => self.remove(key),
-            Some(value) => self.put(key, value, written_at_ms, S::open_encoded(value)),
+    pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>, written_at_ms: i64) {
+        let Some(value) = value else {
+            self.remove(key);
+            return;
+        };
+        let state = serde_json::from_slice(value).map_err(|_| Unreadable);
+        self.take(key, state, value.len(), written_at_ms);
+    }
+
+    fn take(
+        &mut self,
+        key: &[u8],
+        state: Result<Box<S::State>, Unreadable>,
+        value_bytes: usize,
+        written_at_ms: i64,
+    ) {
+        let entry = Entry {
+            state,
+            written_at_ms,
+            // No record is so large that this would not do.
+            value_bytes: u32::try_from(value_bytes).unwrap_or(u32::MAX),
+        };
+        self.bytes += bytes_of(key, &entry);
+        // A key that is known, as most are, is not copied.
+        let before = match self.entries.get_mut(key) {
+            Some(known) => Some(std::mem::replace(known, entry)),
+            None => self.entries.insert(key.into(), entry),
+        };
+        if let Some(before) = before {
+            self.bytes -= bytes_of(key, &before);
         }
     }
 
     /// Drops a key.
     pub fn remove(&mut self, key: &[u8]) {
         if let Some(before) = self.entries.remove(key) {
-            self.bytes -= key.len() + before.value.len();
+            self.bytes -= bytes_of(key, &before);
         }
     }
 
@@ -109,16 +135,27 @@ impl Store {
         self.entries.is_empty()
     }
 
-    /// The bytes of all keys and values.
+    /// The bytes of all keys and values, as they are written.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Gives `each` every open command: its status, and for how long it is open at `now_ms`.
+    /// Gives `each` every open command: its status, and for how long it is open
+    /// at `now_ms`; since it was written, where none of its pushes told.
     pub fn open(&self, now_ms: i64, mut each: impl FnMut(Status, Duration)) {
-        for open in self.entries.values().filter_map(|entry| entry.open) {
-            let age_ms = u64::try_from(now_ms - open.since_ms).unwrap_or(0);
-            each(open.status, Duration::from_millis(age_ms));
+        for entry in self.entries.values() {
+            let state = entry.state.as_deref().ok();
+            let Some(Open { status, since }) = state.and_then(S::open) else {
+                continue;
+            };
+            let since_ms = since.map_or(entry.written_at_ms, Timestamp::millis);
+            let age_ms = u64::try_from(now_ms - since_ms).unwrap_or(0);
+            each(status, Duration::from_millis(age_ms));
         }
     }
+}
+
+fn bytes_of<State>(key: &[u8], entry: &Entry<State>) -> usize {
+    let value_bytes = usize::try_from(entry.value_bytes).unwrap_or(usize::MAX);
+    key.len() + value_bytes
 }

@@ -3,6 +3,8 @@
 //!
 //! Pure: the loop that carries records and states belongs to `transaction`.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,10 +17,10 @@ use crate::topics::Topic;
 
 /// One stream: records of one topic, merged into states of another.
 pub trait Stream: Send + 'static {
-    /// What a record says.
-    type Event;
+    /// What a record says, in the record's own bytes.
+    type Event<'a>;
     /// What is kept of all that was said about one key.
-    type State: Serialize + DeserializeOwned;
+    type State: Clone + Serialize + DeserializeOwned + Send;
 
     /// Its name in metrics, groups and logs.
     const NAME: &'static str;
@@ -31,53 +33,45 @@ pub trait Stream: Send + 'static {
     /// Where else it writes.
     const FORWARDS: Option<Topic>;
 
-    /// Reads a record.
+    /// Reads a record's value, empty for a tombstone. When it was received is
+    /// asked only by streams that keep it: looking into a record's headers
+    /// costs librdkafka about as much as fetching the record.
     ///
     /// # Errors
     ///
     /// [`Poison`] where it can never be applied.
-    fn decode(input: &Input<'_>) -> Result<Self::Event, Poison>;
+    fn decode(value: &[u8], receipt: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison>;
 
     /// The key of the state that an event is about.
-    fn key(event: &Self::Event) -> &str;
+    fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str>;
 
     /// Merges an event into its state.
-    fn apply(state: Option<&Self::State>, event: &Self::Event) -> Applied<Self::State>;
+    fn apply(state: &mut Draft<'_, Self::State>, event: &Self::Event<'_>) -> Applied;
 
-    /// What the gauges must know of a state while it is not decoded; `None` for
-    /// streams without such gauges.
+    /// What the gauges must know of a state; `None` for streams without such
+    /// gauges.
     fn open(state: &Self::State) -> Option<Open> {
         let _ = state;
         None
     }
-
-    /// The same of an encoded state. Only streams with such gauges look into it.
-    fn open_encoded(value: &[u8]) -> Option<Open> {
-        let _ = value;
-        None
-    }
 }
 
-/// A record as a stream sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
-    /// Its value; empty for a tombstone.
-    pub value: &'a [u8],
-    /// Its `ce_time` header.
-    pub ce_time: Option<&'a [u8]>,
-    /// Its own timestamp, in milliseconds since 1970.
-    pub timestamp_ms: Option<i64>,
-}
-
-/// What one event did.
+/// A state while a batch is applied: as it is known until the first change,
+/// then the batch's own.
 #[derive(Debug)]
-pub struct Applied<State> {
-    /// The state to write; none where it is as it was.
-    pub state: Option<State>,
+pub struct Draft<'s, State> {
+    known: Option<&'s State>,
+    changed: Option<Box<State>>,
+}
+
+/// What one event did, but to its state.
+#[derive(Debug, Default)]
+pub struct Applied {
     /// A record for another topic.
     pub forward: Option<Forward>,
-    /// What is to be counted.
-    pub effects: Vec<Effect>,
+    /// What is to be counted; no event has more to count than a confirmation,
+    /// each of whose steps may be news.
+    pub effects: [Option<Effect>; 3],
 }
 
 /// A record for another topic than that of the states.
@@ -128,15 +122,8 @@ pub struct UpgradeResults;
 #[derive(Debug, Clone, Copy)]
 pub struct UpgradeOperations;
 
-impl Input<'_> {
-    /// When it was received.
-    pub fn receipt(&self) -> Receipt {
-        Receipt::of_record(self.ce_time, self.timestamp_ms)
-    }
-}
-
 impl Stream for CommandStatus {
-    type Event = command_state::Event;
+    type Event<'a> = command_state::Event<'a>;
     type State = CommandState;
 
     const NAME: &'static str = "command-status";
@@ -145,35 +132,37 @@ impl Stream for CommandStatus {
     const STATE: Topic = Topic::CommandState;
     const FORWARDS: Option<Topic> = None;
 
-    fn decode(input: &Input<'_>) -> Result<Self::Event, Poison> {
-        command_state::Event::decode(input.value)
+    fn decode(value: &[u8], _: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison> {
+        command_state::Event::decode(value)
     }
 
-    fn key(event: &Self::Event) -> &str {
-        &event.request_id
+    fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
+        event.request_id.clone()
     }
 
-    fn apply(state: Option<&CommandState>, event: &Self::Event) -> Applied<CommandState> {
-        match command_state::apply(state, event) {
+    fn apply(state: &mut Draft<'_, CommandState>, event: &Self::Event<'_>) -> Applied {
+        match command_state::apply(state.get(), event) {
             command_state::Change::UnknownStatus => Applied {
-                effects: vec![Effect::UnknownStatus],
-                ..Applied::nothing()
-            },
-            command_state::Change::Unchanged => Applied::nothing(),
-            command_state::Change::Changed {
-                state, transitions, ..
-            } => Applied {
-                state: Some(*state),
+                effects: [Some(Effect::UnknownStatus), None, None],
                 forward: None,
-                effects: transitions
-                    .into_iter()
-                    .map(|step| Effect::Transition {
-                        from: step.from,
-                        to: step.to,
-                        seconds: step.seconds(),
-                    })
-                    .collect(),
             },
+            command_state::Change::Unchanged => Applied::default(),
+            command_state::Change::Changed {
+                state: next,
+                transitions,
+                ..
+            } => {
+                state.replace(next);
+                let effect = |step: command_state::Transition| Effect::Transition {
+                    from: step.from,
+                    to: step.to,
+                    seconds: step.seconds(),
+                };
+                Applied {
+                    effects: transitions.map(|step| step.map(effect)),
+                    forward: None,
+                }
+            }
         }
     }
 
@@ -184,14 +173,10 @@ impl Stream for CommandStatus {
             since: state.open_since(),
         })
     }
-
-    fn open_encoded(value: &[u8]) -> Option<Open> {
-        Self::open(&serde_json::from_slice(value).ok()?)
-    }
 }
 
 impl Stream for UpgradeResults {
-    type Event = device_software::Event;
+    type Event<'a> = device_software::Event<'a>;
     type State = DeviceSoftware;
 
     const NAME: &'static str = "upgrade-result";
@@ -200,30 +185,33 @@ impl Stream for UpgradeResults {
     const STATE: Topic = Topic::DeviceSoftware;
     const FORWARDS: Option<Topic> = Some(Topic::UpgradeDelta);
 
-    fn decode(input: &Input<'_>) -> Result<Self::Event, Poison> {
-        device_software::Event::decode(input.value, input.receipt())
+    fn decode(value: &[u8], receipt: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison> {
+        device_software::Event::decode(value, receipt())
     }
 
-    fn key(event: &Self::Event) -> &str {
-        &event.device_id
+    fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
+        event.device_id.clone()
     }
 
-    fn apply(state: Option<&DeviceSoftware>, event: &Self::Event) -> Applied<DeviceSoftware> {
-        let change = device_software::apply(state, event);
-        Applied {
-            state: change.state.map(|state| *state),
+    fn apply(state: &mut Draft<'_, DeviceSoftware>, event: &Self::Event<'_>) -> Applied {
+        let change = device_software::apply(state.get(), event);
+        let applied = Applied {
             forward: change.delta.map(|delta| Forward {
                 // A delta is texts, numbers and times: it always makes JSON.
                 value: serde_json::to_vec(&delta).unwrap_or_default(),
-                key: delta.operation_id,
+                key: delta.operation_id.0.into_owned(),
             }),
-            effects: change.new_result.map(Effect::Upgrade).into_iter().collect(),
+            effects: [change.new_result.map(Effect::Upgrade), None, None],
+        };
+        if let Some(next) = change.state {
+            state.replace(next);
         }
+        applied
     }
 }
 
 impl Stream for UpgradeOperations {
-    type Event = Delta;
+    type Event<'a> = Delta<'a>;
     type State = OperationState;
 
     const NAME: &'static str = "upgrade-operation";
@@ -232,31 +220,49 @@ impl Stream for UpgradeOperations {
     const STATE: Topic = Topic::UpgradeOperation;
     const FORWARDS: Option<Topic> = None;
 
-    fn decode(input: &Input<'_>) -> Result<Delta, Poison> {
-        Delta::decode(input.value)
+    fn decode(value: &[u8], _: impl FnOnce() -> Receipt) -> Result<Delta<'_>, Poison> {
+        Delta::decode(value)
     }
 
-    fn key(event: &Delta) -> &str {
-        &event.operation_id
+    fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
+        event.operation_id.0.clone()
     }
 
-    fn apply(state: Option<&OperationState>, event: &Delta) -> Applied<OperationState> {
-        match upgrade_operation::apply(state, event) {
-            upgrade_operation::Change::Unchanged => Applied::nothing(),
-            upgrade_operation::Change::Changed(state) => Applied {
-                state: Some(*state),
-                ..Applied::nothing()
-            },
-        }
+    fn apply(state: &mut Draft<'_, OperationState>, event: &Delta<'_>) -> Applied {
+        upgrade_operation::apply(state, event);
+        Applied::default()
     }
 }
 
-impl<State> Applied<State> {
-    fn nothing() -> Self {
-        Self {
-            state: None,
-            forward: None,
-            effects: Vec::new(),
-        }
+impl<'s, State> Draft<'s, State> {
+    /// A state that the batch has changed already, or that is as it is known.
+    pub fn of(known: Option<&'s State>, changed: Option<Box<State>>) -> Self {
+        Self { known, changed }
+    }
+
+    /// The state as it stands.
+    pub fn get(&self) -> Option<&State> {
+        self.changed.as_deref().or(self.known)
+    }
+
+    /// Puts another in its place.
+    pub fn replace(&mut self, state: Box<State>) {
+        self.changed = Some(state);
+    }
+
+    /// The state to be changed in place: the known one is copied, once; where
+    /// there is none, it begins as `first`.
+    pub fn edit(&mut self, first: impl FnOnce() -> State) -> &mut State
+    where
+        State: Clone,
+    {
+        let known = self.known;
+        self.changed
+            .get_or_insert_with(|| Box::new(known.map_or_else(first, State::clone)))
+    }
+
+    /// The state to write; none where it is as it was.
+    pub fn changed(self) -> Option<Box<State>> {
+        self.changed
     }
 }

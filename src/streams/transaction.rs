@@ -25,18 +25,22 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::command_state::Status;
+use super::push::Poison;
 use super::store::Store;
-use super::stream::{Effect, Forward, Input, Stream};
+use super::stream::{Effect, Forward, Stream};
+use super::time::Receipt;
 use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
 use crate::kafka::transactions::{TransactionError, Transactions, Write};
 use crate::metrics::StreamMetrics;
 use crate::process::Exit;
+use crate::process::fail_point::fail_point;
 use crate::process::health::Condition;
 
+mod dead_letter;
 mod moves;
 mod overlay;
 
@@ -56,9 +60,9 @@ const RESTORE_PROGRESS: Duration = Duration::from_secs(5);
 const ABORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What one worker works with.
-pub struct Worker<S: Stream> {
-    /// Its membership in the group.
-    pub member: Member,
+pub struct Worker<'m, S: Stream> {
+    /// Its membership in the group; the records of a batch are borrowed from it.
+    pub member: &'m Member,
     /// Its transactions.
     pub transactions: Transactions,
     /// Its reader of the state topic.
@@ -72,9 +76,7 @@ pub struct Worker<S: Stream> {
     /// Told of each state that was committed; `dev` shows them.
     pub changed: Option<Changed>,
     /// The states, by partition.
-    pub stores: BTreeMap<i32, Store>,
-    /// Marks which stream this is.
-    pub stream: std::marker::PhantomData<S>,
+    pub stores: BTreeMap<i32, Store<S>>,
 }
 
 /// Names and limits of one worker.
@@ -114,7 +116,7 @@ pub enum Ended {
     Lost(String),
 }
 
-impl<S: Stream> Worker<S> {
+impl<'m, S: Stream> Worker<'m, S> {
     /// Works until `stop`, or until it must end.
     pub fn run(mut self, stop: &AtomicBool) -> Exit {
         match self.work(stop) {
@@ -152,7 +154,7 @@ impl<S: Stream> Worker<S> {
                     Ok(overlay) => {
                         fail_point(7);
                         self.merge(&batch, overlay);
-                        batch = Batch::default();
+                        batch.clear();
                     }
                     Err(TransactionError::Abort(error)) => self.abort(&error)?,
                     Err(fatal @ TransactionError::Fatal(_)) => return Err(lost(&fatal)),
@@ -169,38 +171,39 @@ impl<S: Stream> Worker<S> {
     }
 
     /// Step 1. A stop ends it with what there is.
-    fn gather(&mut self, batch: &mut Batch, stop: &AtomicBool) -> Result<(), Ended> {
+    fn gather(&mut self, batch: &mut Batch<'m>, stop: &AtomicBool) -> Result<(), Ended> {
+        let mut left = IDLE_POLL;
         let mut until: Option<Instant> = None;
         loop {
-            let left = until.map_or(IDLE_POLL, |until| {
-                until.saturating_duration_since(Instant::now())
-            });
             match self.member.poll(left) {
                 Ok(Some(message)) if !self.stores.contains_key(&message.partition()) => {
                     let partition = message.partition();
                     let text = format!("a record of partition {partition} came before its states");
                     return Err(Ended::Lost(text));
                 }
-                Ok(Some(message)) => batch.take(&message),
+                Ok(Some(message)) => batch.take(message),
                 Ok(None) => {}
                 Err(error) => return Err(Ended::Lost(error.to_string())),
             }
-            self.rebalance(batch, stop)?;
-            if !batch.records.is_empty() {
-                until.get_or_insert_with(|| Instant::now() + self.plan.max_batch_wait);
+            if self.member.has_moved() {
+                self.rebalance(batch, stop)?;
             }
-            let due = until.is_none_or(|until| Instant::now() >= until);
+            if !batch.records.is_empty() {
+                let now = Instant::now();
+                let until = until.get_or_insert_with(|| now + self.plan.max_batch_wait);
+                left = until.saturating_duration_since(now);
+            }
+            let due = batch.records.is_empty() || left.is_zero();
             let full = batch.records.len() >= self.plan.max_batch_records;
             // What belongs to partitions that are lost would only be refused.
-            let lost = self.member.is_lost();
-            if stop.load(Ordering::Relaxed) || !lost && (due || full) {
+            if stop.load(Ordering::Relaxed) || (due || full) && !self.member.is_lost() {
                 return Ok(());
             }
         }
     }
 
     /// Steps 3 to 6.
-    fn transact(&self, batch: &Batch) -> Result<Overlay<S>, TransactionError> {
+    fn transact<'b>(&self, batch: &'b Batch<'m>) -> Result<Overlay<'b, S>, TransactionError> {
         fail_point(3);
         self.transactions.begin()?;
         let overlay = Overlay::of(batch, &self.stores, self.plan.max_record_bytes);
@@ -223,32 +226,28 @@ impl<S: Stream> Worker<S> {
     /// of which states expire have theirs as well, though it is as before:
     /// it is by its offsets that brokers refuse a transaction of a member that
     /// has lost its partitions.
-    fn next_offsets(&self, batch: &Batch) -> BTreeMap<i32, i64> {
+    fn next_offsets(&self, batch: &Batch<'_>) -> BTreeMap<i32, i64> {
         let expired = batch.expired.iter();
         let mut next: BTreeMap<i32, i64> = expired
             .filter_map(|(partition, _)| {
                 Some((*partition, self.stores.get(partition)?.next_offset()))
             })
             .collect();
-        next.extend(batch.next_offsets());
+        next.extend(&batch.next_offsets);
         next
     }
 
-    fn write(&self, batch: &Batch, overlay: &Overlay<S>) -> Result<(), TransactionError> {
-        for (partition, states) in &overlay.partitions {
-            for (key, pending) in states {
-                if let Some(value) = &pending.encoded {
-                    self.write_state(*partition, key, Some(value))?;
-                }
-                for forward in &pending.forwards {
-                    self.write_forward(forward)?;
-                }
+    fn write(&self, batch: &Batch<'m>, overlay: &Overlay<'_, S>) -> Result<(), TransactionError> {
+        for change in &overlay.changes {
+            if let Some(value) = overlay.value(change) {
+                self.write_state(change.partition, change.key.as_bytes(), Some(value))?;
+            }
+            for forward in &change.forwards {
+                self.write_forward(forward)?;
             }
         }
         for (partition, key) in &batch.expired {
-            let states = overlay.partitions.get(partition);
-            let rewritten = states.and_then(|states| states.get(key)?.encoded.as_ref());
-            if rewritten.is_none() {
+            if !overlay.writes(*partition, key) {
                 self.write_state(*partition, key, None)?;
             }
         }
@@ -294,7 +293,7 @@ impl<S: Stream> Worker<S> {
     }
 
     /// Step 7.
-    fn merge(&mut self, batch: &Batch, overlay: Overlay<S>) {
+    fn merge(&mut self, batch: &Batch<'m>, overlay: Overlay<'_, S>) {
         let now_ms = Utc::now().timestamp_millis();
         for (partition, key) in &batch.expired {
             if let Some(store) = self.stores.get_mut(partition) {
@@ -309,35 +308,33 @@ impl<S: Stream> Worker<S> {
                 "a record is a dead letter"
             );
         }
-        for (partition, states) in overlay.partitions {
-            for (key, pending) in states {
-                for effect in &pending.effects {
-                    self.count(*effect);
-                }
-                let (Some(value), Some(store)) =
-                    (&pending.encoded, self.stores.get_mut(&partition))
-                else {
-                    continue;
-                };
-                store.put(&key, value, now_ms, pending.open);
-                if let Some(changed) = self.changed {
-                    changed(S::NAME, &key, value);
-                }
+        overlay.into_changes(|change, value| {
+            for effect in change.effects {
+                self.count(effect);
             }
-        }
+            let (Some(state), Some(store)) = (change.state, self.stores.get_mut(&change.partition))
+            else {
+                return;
+            };
+            let key = change.key.as_bytes();
+            store.put(key, state, value.len(), now_ms);
+            if let Some(changed) = self.changed {
+                changed(S::NAME, key, value);
+            }
+        });
         self.metrics
             .committed(batch.records.len() - refused, refused);
         if let Some(record) = batch.records.last() {
-            let age_ms = now_ms - input(record).receipt().millis();
+            let age_ms = now_ms - receipt(record).millis();
             self.metrics
                 .event_age(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
         }
-        for (partition, next) in batch.next_offsets() {
-            if let Some(store) = self.stores.get_mut(&partition) {
-                store.advance(next);
+        for (partition, next) in &batch.next_offsets {
+            if let Some(store) = self.stores.get_mut(partition) {
+                store.advance(*next);
             }
             self.metrics
-                .progress(partition, next, self.member.end_of(partition));
+                .progress(*partition, *next, self.member.end_of(*partition));
         }
     }
 
@@ -351,7 +348,7 @@ impl<S: Stream> Worker<S> {
     /// Keys that were not written within the retention.
     fn expired(&self) -> Vec<(i32, Box<[u8]>)> {
         let cutoff_ms = self.cutoff_ms();
-        let of = |(partition, store): (&i32, &Store)| {
+        let of = |(partition, store): (&i32, &Store<S>)| {
             let keys = store.written_before(cutoff_ms, SWEEP_LIMIT);
             let partition = *partition;
             keys.into_iter().map(move |key| (partition, key))
@@ -368,7 +365,7 @@ impl<S: Stream> Worker<S> {
 
     /// How far the records came, past the markers of transactions; nothing
     /// while some of them are not committed.
-    fn positions(&self, batch: &Batch) -> BTreeMap<i32, i64> {
+    fn positions(&self, batch: &Batch<'_>) -> BTreeMap<i32, i64> {
         if batch.is_empty() {
             self.member.positions()
         } else {
@@ -408,7 +405,7 @@ impl<S: Stream> Worker<S> {
     }
 }
 
-impl<S: Stream> std::fmt::Debug for Worker<S> {
+impl<S: Stream> std::fmt::Debug for Worker<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker")
             .field("plan", &self.plan)
@@ -435,16 +432,21 @@ impl OpenCommands {
     }
 }
 
-/// The records of one transaction.
+/// The records of one transaction, where librdkafka has them: most of what a
+/// copy would cost is the copy's allocations.
 #[derive(Default)]
-struct Batch {
-    records: Vec<OwnedMessage>,
+struct Batch<'m> {
+    records: Vec<BorrowedMessage<'m>>,
+    /// The offset after the last record of each partition.
+    next_offsets: BTreeMap<i32, i64>,
     expired: Vec<(i32, Box<[u8]>)>,
 }
 
-impl Batch {
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
-        self.records.push(message.detach());
+impl<'m> Batch<'m> {
+    fn take(&mut self, message: BorrowedMessage<'m>) {
+        self.next_offsets
+            .insert(message.partition(), message.offset() + 1);
+        self.records.push(message);
     }
 
     /// Without the partitions that went: whoever has them now reads their
@@ -452,6 +454,8 @@ impl Batch {
     fn forget(&mut self, went: &[i32]) {
         self.records
             .retain(|record| !went.contains(&record.partition()));
+        self.next_offsets
+            .retain(|partition, _| !went.contains(partition));
         self.expired
             .retain(|(partition, _)| !went.contains(partition));
     }
@@ -460,59 +464,27 @@ impl Batch {
         self.records.is_empty() && self.expired.is_empty()
     }
 
-    /// The offset after the last record of each partition.
-    fn next_offsets(&self) -> BTreeMap<i32, i64> {
-        self.records
-            .iter()
-            .map(|record| (record.partition(), record.offset() + 1))
-            .collect()
+    fn clear(&mut self) {
+        self.records.clear();
+        self.next_offsets.clear();
+        self.expired.clear();
     }
 }
 
-fn input(record: &OwnedMessage) -> Input<'_> {
-    let header = |name: &str| {
-        let headers = record.headers()?;
-        headers.iter().find(|header| header.key == name)?.value
-    };
-    Input {
-        value: record.payload().unwrap_or_default(),
-        ce_time: header("ce_time"),
-        timestamp_ms: record.timestamp().to_millis(),
-    }
+fn decode<'b, S: Stream>(record: &'b BorrowedMessage<'_>) -> Result<S::Event<'b>, Poison> {
+    S::decode(record.payload().unwrap_or_default(), || receipt(record))
+}
+
+fn receipt(record: &BorrowedMessage<'_>) -> Receipt {
+    let headers = record.headers();
+    let mut headers = headers.iter().flat_map(|headers| headers.iter());
+    let ce_time = headers.find(|header| header.key == "ce_time");
+    Receipt::of_record(
+        ce_time.and_then(|header| header.value),
+        record.timestamp().to_millis(),
+    )
 }
 
 fn lost(error: &TransactionError) -> Ended {
     Ended::Lost(error.to_string())
 }
-
-/// In test builds only: kills the process, as SIGKILL does, the `count`-th time
-/// it passes the step that `NORTHBRIDGE_FAIL_POINT=step:count` names. With
-/// `step:count:STOP` it is frozen there instead.
-#[cfg(debug_assertions)]
-fn fail_point(step: u32) {
-    use std::process::Command;
-    use std::sync::LazyLock;
-    use std::sync::atomic::AtomicU64;
-
-    static FAIL_AT: LazyLock<Option<(u32, AtomicU64, String)>> = LazyLock::new(|| {
-        let text = std::env::var("NORTHBRIDGE_FAIL_POINT").ok()?;
-        let mut parts = text.split(':');
-        let (step, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let signal = parts.next().unwrap_or("KILL").to_owned();
-        Some((step, AtomicU64::new(count), signal))
-    });
-    if let Some((fail_step, left, signal)) = &*FAIL_AT
-        && *fail_step == step
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
-        let id = std::process::id().to_string();
-        let _ = Command::new("kill").args(["-s", signal, &id]).status();
-        if signal == "KILL" {
-            std::process::abort();
-        }
-    }
-}
-
-#[cfg(not(debug_assertions))]
-#[inline]
-fn fail_point(_: u32) {}

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::push::Poison;
+use super::stream::Draft;
+use super::texts::Text;
 use super::time::Receipt;
 
 /// How many of the latest receipts an operation keeps; see [`OperationState`].
@@ -29,15 +31,15 @@ pub enum UpgradeResult {
 /// What counts of a device in an operation: its newest attempt there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// How that attempt ended.
     pub result: UpgradeResult,
     /// The version that the device should run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_version: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub target_version: Option<Text<'a>>,
     /// The published code of a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_code: Option<String>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<Text<'a>>,
     /// When that attempt was first received.
     pub received_at: Receipt,
 }
@@ -49,16 +51,19 @@ pub struct Outcome {
 /// back and count the other without knowing the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Delta {
+pub struct Delta<'a> {
     /// The operation, the key of the record.
-    pub operation_id: String,
+    #[serde(borrow)]
+    pub operation_id: Text<'a>,
     /// The device; told for people who read along, never used.
-    pub device_id: String,
+    #[serde(borrow)]
+    pub device_id: Text<'a>,
     /// What counted for the device so far; absent for its first attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<Outcome>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Outcome<'a>>,
     /// What counts now; equal to `before` where only `earliest_at` is news.
-    pub after: Outcome,
+    #[serde(borrow)]
+    pub after: Outcome<'a>,
     /// The earliest receipt of any attempt of the device in the operation.
     pub earliest_at: Receipt,
 }
@@ -92,32 +97,23 @@ pub struct OperationState {
     latest: Vec<Receipt>,
 }
 
-/// What one delta did.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It said nothing new: nothing to write.
-    Unchanged,
-    /// The state to write.
-    Changed(Box<OperationState>),
-}
-
-/// Counts a delta in the state of its operation.
+/// Counts a delta in the state of its operation; one that says nothing new
+/// leaves it as it is.
 ///
 /// Deltas of different devices commute; those of one device follow each other.
-pub fn apply(state: Option<&OperationState>, delta: &Delta) -> Change {
-    let mut next = state
-        .cloned()
-        .unwrap_or_else(|| OperationState::empty(delta));
-    next.remember(delta);
+/// One operation has the deltas of all its devices, so its state is changed in
+/// place.
+pub fn apply(state: &mut Draft<'_, OperationState>, delta: &Delta<'_>) {
+    if state.get().is_some_and(|state| state.knows(delta)) {
+        return;
+    }
+    let state = state.edit(|| OperationState::empty(delta));
+    state.remember(delta);
     if let Some(before) = &delta.before {
-        next.take_back(before);
+        state.take_back(before);
     }
-    next.count(&delta.after);
-    next.first_at = next.first_at.min(delta.earliest_at);
-    if state == Some(&next) {
-        return Change::Unchanged;
-    }
-    Change::Changed(Box::new(next))
+    state.count(&delta.after);
+    state.first_at = state.first_at.min(delta.earliest_at);
 }
 
 impl UpgradeResult {
@@ -143,13 +139,13 @@ impl UpgradeResult {
     }
 }
 
-impl Delta {
+impl<'a> Delta<'a> {
     /// Reads a value of `iot.upgrade-delta`.
     ///
     /// # Errors
     ///
     /// [`Poison::NotADelta`] where another writer put something else there.
-    pub fn decode(value: &[u8]) -> Result<Self, Poison> {
+    pub fn decode(value: &'a [u8]) -> Result<Self, Poison> {
         serde_json::from_slice(value).map_err(|_| Poison::NotADelta)
     }
 }
@@ -160,9 +156,9 @@ impl OperationState {
         self.succeeded.saturating_add(self.failed)
     }
 
-    fn empty(delta: &Delta) -> Self {
+    fn empty(delta: &Delta<'_>) -> Self {
         Self {
-            operation_id: delta.operation_id.clone(),
+            operation_id: delta.operation_id.0.clone().into_owned(),
             target_versions: BTreeMap::new(),
             succeeded: 0,
             failed: 0,
@@ -173,16 +169,23 @@ impl OperationState {
         }
     }
 
-    fn count(&mut self, outcome: &Outcome) {
+    /// Whether a delta says nothing new.
+    fn knows(&self, delta: &Delta<'_>) -> bool {
+        delta.before.as_ref() == Some(&delta.after) && delta.earliest_at >= self.first_at
+    }
+
+    fn count(&mut self, outcome: &Outcome<'_>) {
         let total = self.total(outcome.result);
         *total = total.saturating_add(1);
         for (counts, name) in self.named(outcome) {
-            let count = counts.entry(name.to_owned()).or_default();
-            *count = count.saturating_add(1);
+            match counts.get_mut(name) {
+                Some(count) => *count = count.saturating_add(1),
+                None => drop(counts.insert(name.to_owned(), 1)),
+            }
         }
     }
 
-    fn take_back(&mut self, outcome: &Outcome) {
+    fn take_back(&mut self, outcome: &Outcome<'_>) {
         let total = self.total(outcome.result);
         *total = total.saturating_sub(1);
         for (counts, name) in self.named(outcome) {
@@ -206,11 +209,12 @@ impl OperationState {
     /// nothing, and the code of a success is no error.
     fn named<'s, 'o>(
         &'s mut self,
-        outcome: &'o Outcome,
+        outcome: &'o Outcome<'_>,
     ) -> impl Iterator<Item = (&'s mut BTreeMap<String, u64>, &'o str)> {
         let failed = outcome.result == UpgradeResult::Fail;
-        let error = outcome.error_code.as_deref().filter(|_| failed);
-        let version = outcome.target_version.as_deref();
+        let error = outcome.error_code.as_ref().filter(|_| failed);
+        let error = error.map(Text::as_str);
+        let version = outcome.target_version.as_ref().map(Text::as_str);
         [
             (&mut self.target_versions, version),
             (&mut self.errors, error),
@@ -221,7 +225,7 @@ impl OperationState {
 
     /// Keeps `latest` the greatest receipts of all that count. Called with the
     /// counts as they were before the delta.
-    fn remember(&mut self, delta: &Delta) {
+    fn remember(&mut self, delta: &Delta<'_>) {
         let after = delta.after.received_at;
         let complete = u64::try_from(self.latest.len()) == Ok(self.devices());
         let rank = self.latest.partition_point(|known| *known > after);
@@ -320,7 +324,7 @@ mod tests {
         Receipt::of_record(None, Some(time.timestamp_millis()))
     }
 
-    fn outcome(seconds: i64) -> Outcome {
+    fn outcome(seconds: i64) -> Outcome<'static> {
         Outcome {
             result: UpgradeResult::Success,
             target_version: None,
@@ -329,17 +333,17 @@ mod tests {
         }
     }
 
-    fn delta(before: Option<i64>, after: i64) -> Delta {
+    fn delta(before: Option<i64>, after: i64) -> Delta<'static> {
         Delta {
-            operation_id: "o1".to_owned(),
-            device_id: "d1".to_owned(),
+            operation_id: "o1".into(),
+            device_id: "d1".into(),
             before: before.map(outcome),
             after: outcome(after),
             earliest_at: receipt(after),
         }
     }
 
-    fn count(deltas: &[Delta]) -> OperationState {
+    fn count(deltas: &[Delta<'_>]) -> OperationState {
         campaigns::fold_operations(deltas).remove("o1").unwrap()
     }
 
@@ -387,7 +391,7 @@ mod tests {
 
     #[test]
     fn the_last_receipt_falls_when_a_push_was_received_earlier_than_known() {
-        let devices: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let devices: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         let mut deltas = devices;
         deltas.push(delta(Some(39), 10));
         deltas.push(delta(Some(38), 11));
@@ -398,7 +402,7 @@ mod tests {
 
     #[test]
     fn the_last_receipt_known_stands_when_all_kept_ones_fell() {
-        let mut deltas: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let mut deltas: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         deltas.extend((24..40).map(|second| delta(Some(second), 0)));
         assert_eq!(count(&deltas).last_at, receipt(39));
 
@@ -408,14 +412,16 @@ mod tests {
 
     #[test]
     fn the_state_keeps_sixteen_receipts_however_many_devices_there_are() {
-        let deltas: Vec<Delta> = (0..40).map(|second| delta(None, second)).collect();
+        let deltas: Vec<Delta<'_>> = (0..40).map(|second| delta(None, second)).collect();
         assert_eq!(count(&deltas).latest.len(), LATEST_KEPT);
     }
 
     #[test]
     fn a_delta_that_says_nothing_new_leaves_nothing_to_write() {
         let state = count(&[delta(None, 1)]);
-        assert_eq!(apply(Some(&state), &delta(Some(1), 1)), Change::Unchanged);
+        let mut draft = Draft::of(Some(&state), None);
+        apply(&mut draft, &delta(Some(1), 1));
+        assert_eq!(draft.changed(), None);
     }
 
     #[test]
@@ -498,11 +504,13 @@ mod tests {
         fn the_last_receipt_is_exact_while_fewer_fall_than_are_kept(
             (receipts, corrections) in receipts_and_corrections()
         ) {
-            let deltas: Vec<Delta> = receipts.iter().map(|at| delta(None, *at)).collect();
+            let deltas: Vec<Delta<'_>> = receipts.iter().map(|at| delta(None, *at)).collect();
             let mut state = count(&deltas);
             let mut now = receipts;
             for (device, at) in corrections {
-                if let Change::Changed(next) = apply(Some(&state), &delta(Some(now[device]), at)) {
+                let mut draft = Draft::of(Some(&state), None);
+                apply(&mut draft, &delta(Some(now[device]), at));
+                if let Some(next) = draft.changed() {
                     state = *next;
                 }
                 now[device] = at;

@@ -204,6 +204,7 @@ fn every_command_explains_itself_with_examples() {
         &["command-status"],
         &["upgrade-result"],
         &["dev"],
+        &["health"],
         &["replay"],
         &["simulate"],
         &["topics"],

@@ -88,6 +88,11 @@ impl Northbridge {
         self.log.state().lines.clone()
     }
 
+    /// All lines of the standard output so far.
+    pub fn output(&self) -> Vec<String> {
+        self.output.state().lines.clone()
+    }
+
     /// Sends a signal, such as SIGTERM for a drain.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

@@ -14,13 +14,17 @@ use crate::kafka::group::{Member, Moved};
 use crate::streams::store::Store;
 use crate::streams::stream::Stream;
 
-impl<S: Stream> Worker<S> {
+impl<'m, S: Stream> Worker<'m, S> {
     /// Applies what rebalances did inside the polls since the last call.
     ///
     /// A restore has to poll, or the group would give this member up. So
     /// partitions that stay are held back meanwhile, and whatever else happens
     /// in those polls is applied before a single record is let through.
-    pub(super) fn rebalance(&mut self, batch: &mut Batch, stop: &AtomicBool) -> Result<(), Ended> {
+    pub(super) fn rebalance(
+        &mut self,
+        batch: &mut Batch<'m>,
+        stop: &AtomicBool,
+    ) -> Result<(), Ended> {
         let (mut coming, mut fresh) = (BTreeSet::new(), BTreeMap::new());
         if !self.note_moves(batch, &mut coming, &mut fresh) {
             return Ok(());
@@ -33,7 +37,7 @@ impl<S: Stream> Worker<S> {
         while !self.settle(&mut coming, batch, stop)? {
             if stop.load(Ordering::Relaxed) {
                 // Where things stand is unknown; a successor begins at what is committed.
-                *batch = Batch::default();
+                batch.clear();
                 return Ok(());
             }
         }
@@ -45,9 +49,9 @@ impl<S: Stream> Worker<S> {
     /// any more; what came, even what only went and came back, is in `coming`.
     fn note_moves(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut Batch<'m>,
         coming: &mut BTreeSet<i32>,
-        fresh: &mut BTreeMap<i32, Store>,
+        fresh: &mut BTreeMap<i32, Store<S>>,
     ) -> bool {
         let moves = self.member.moved();
         for moved in &moves {
@@ -81,7 +85,7 @@ impl<S: Stream> Worker<S> {
     fn settle(
         &mut self,
         coming: &mut BTreeSet<i32>,
-        batch: &mut Batch,
+        batch: &mut Batch<'m>,
         stop: &AtomicBool,
     ) -> Result<bool, Ended> {
         let mut fresh = match self.read_states(coming, batch, stop) {
@@ -93,7 +97,7 @@ impl<S: Stream> Worker<S> {
                 self.restored
                     .set(false, &format!("the restore is tried again: {error}"));
                 std::thread::sleep(ABORT_PAUSE);
-                attend(&self.member, batch)?;
+                attend(self.member, batch)?;
                 BTreeMap::new()
             }
         };
@@ -113,12 +117,15 @@ impl<S: Stream> Worker<S> {
     fn read_states(
         &self,
         coming: &BTreeSet<i32>,
-        batch: &mut Batch,
+        batch: &mut Batch<'m>,
         stop: &AtomicBool,
-    ) -> Result<Option<BTreeMap<i32, Store>>, Failed> {
+    ) -> Result<Option<BTreeMap<i32, Store<S>>>, Failed> {
         // First the offsets: whatever they include is then before the ends
         // that the restore reads to.
         let mut fresh = self.settled_stores(coming)?;
+        let places = fresh.iter();
+        let places = places.map(|(partition, store)| (*partition, store.next_offset()));
+        self.member.seek(&places.collect())?;
         let cutoff_ms = self.cutoff_ms();
         let (mut said, mut lost) = (Instant::now(), None);
         let coming: Vec<i32> = coming.iter().copied().collect();
@@ -127,7 +134,7 @@ impl<S: Stream> Worker<S> {
             |record| {
                 if let Some(store) = fresh.get_mut(&record.partition) {
                     let value = record.value.filter(|_| record.written_at_ms >= cutoff_ms);
-                    store.restore::<S>(record.key, value, record.written_at_ms);
+                    store.restore(record.key, value, record.written_at_ms);
                 }
             },
             |read, total| {
@@ -136,7 +143,7 @@ impl<S: Stream> Worker<S> {
                     said = Instant::now();
                     tracing::info!(stream = S::NAME, read, total, "restoring states");
                 }
-                lost = attend(&self.member, batch).err();
+                lost = attend(self.member, batch).err();
                 lost.is_none() && !stop.load(Ordering::Relaxed)
             },
         )?;
@@ -152,7 +159,7 @@ impl<S: Stream> Worker<S> {
     /// A member that was given up and has joined again may be left its
     /// partitions without a word, although others had them in between: their
     /// offsets tell. Then the states here are behind.
-    fn settled_stores(&self, coming: &BTreeSet<i32>) -> Result<BTreeMap<i32, Store>, Failed> {
+    fn settled_stores(&self, coming: &BTreeSet<i32>) -> Result<BTreeMap<i32, Store<S>>, Failed> {
         let held = self.partitions();
         let all: Vec<i32> = held.iter().chain(coming).copied().collect();
         if all.is_empty() {
@@ -213,12 +220,12 @@ impl From<KafkaError> for Failed {
 
 /// Keeps the membership alive. Nothing is due to come, as all partitions are
 /// held back; if something comes all the same, it is not lost.
-fn attend(member: &Member, batch: &mut Batch) -> Result<(), Ended> {
+fn attend<'m>(member: &'m Member, batch: &mut Batch<'m>) -> Result<(), Ended> {
     let message = member
         .poll(Duration::ZERO)
         .map_err(|error| Ended::Lost(error.to_string()))?;
     if let Some(message) = message {
-        batch.take(&message);
+        batch.take(message);
     }
     Ok(())
 }

@@ -1,280 +1,242 @@
-//! What a batch would change, and what of it cannot be.
+//! What a batch would change.
 //!
-//! Nothing here is written or kept: the loop does both.
+//! Nothing here is written or kept: the loop does both. What cannot be applied
+//! is named here, and becomes a record in `dead_letter`.
 
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, Message};
 
-use super::{Batch, input};
-use crate::kafka::transactions::Write;
-use crate::streams::push::Poison;
+use super::dead_letter::Unapplied;
+use super::{Batch, decode};
 use crate::streams::store::Store;
-use crate::streams::stream::{Applied, Effect, Forward, Open, Stream};
+use crate::streams::stream::{Applied, Draft, Effect, Forward, Stream};
 use crate::topics::RECORD_OVERHEAD_BYTES;
 
-/// More than the framing of a record, or of a header, takes, in bytes.
-const FRAMING_BYTES: usize = 128;
+/// The stores that a batch is applied over, by partition.
+pub(super) type Stores<S> = BTreeMap<i32, Store<S>>;
 
 /// What a batch would change.
-pub(super) struct Overlay<S: Stream> {
-    /// By partition and key.
-    pub(super) partitions: BTreeMap<i32, HashMap<Box<[u8]>, Pending<S>>>,
+pub(super) struct Overlay<'b, S: Stream> {
+    /// What it would change of each state that it is about.
+    pub(super) changes: Vec<Change<'b, S>>,
     /// The records, by their place in the batch, that are dead letters.
     pub(super) unapplied: Vec<(usize, Unapplied)>,
+    /// The new values, one after the other.
+    values: Vec<u8>,
+    /// The largest record, in bytes.
+    limit: usize,
+    /// Which of the changes each record belongs to.
+    change_of: Vec<Option<usize>>,
+    /// Where the change of a partition and a key is.
+    places: HashMap<(i32, Cow<'b, str>), usize>,
 }
 
 /// What a batch would change of one state.
-pub(super) struct Pending<S: Stream> {
-    /// The new value; none where it stays as it is.
-    pub(super) encoded: Option<Vec<u8>>,
-    /// What the gauges must know of it.
-    pub(super) open: Option<Open>,
+pub(super) struct Change<'b, S: Stream> {
+    /// The partition of its records, and of the state.
+    pub(super) partition: i32,
+    /// The key of the state.
+    pub(super) key: Cow<'b, str>,
+    /// The new state; none where it stays as it is.
+    pub(super) state: Option<Box<S::State>>,
     /// Records for the other topic, in their order.
     pub(super) forwards: Vec<Forward>,
     /// What is to be counted.
     pub(super) effects: Vec<Effect>,
-    state: Option<S::State>,
-    changed: bool,
-    unreadable: bool,
-    records: Vec<usize>,
+    value: Range<usize>,
+    too_large: bool,
 }
 
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Unapplied {
-    Poison(Poison),
-    StateTooLarge,
-    StateUnreadable,
-}
-
-impl<S: Stream> Overlay<S> {
+impl<'b, S: Stream> Overlay<'b, S> {
     /// Applies a batch over the stores; no record may be above `max_record_bytes`.
-    pub(super) fn of(batch: &Batch, stores: &BTreeMap<i32, Store>, max_record_bytes: u64) -> Self {
+    pub(super) fn of(batch: &'b Batch<'_>, stores: &Stores<S>, max_record_bytes: u64) -> Self {
         let limit = usize::try_from(max_record_bytes.saturating_sub(RECORD_OVERHEAD_BYTES))
             .unwrap_or(usize::MAX);
         let mut overlay = Self {
-            partitions: BTreeMap::new(),
+            changes: Vec::new(),
             unapplied: Vec::new(),
+            values: Vec::new(),
+            limit,
+            change_of: Vec::with_capacity(batch.records.len()),
+            places: HashMap::with_capacity(batch.records.len()),
         };
         for (place, record) in batch.records.iter().enumerate() {
-            if let Err(unapplied) = overlay.take(place, record, stores, limit) {
+            let taken = overlay.take(record, stores);
+            overlay.change_of.push(taken.ok());
+            if let Err(unapplied) = taken {
                 overlay.unapplied.push((place, unapplied));
             }
         }
-        for (partition, states) in &mut overlay.partitions {
-            for (key, pending) in states {
-                if pending.encode(key, limit).is_err() {
-                    let value = stores.get(partition).and_then(|store| store.get(key));
-                    let refused = pending.redo_singly(value, key, batch, limit);
-                    overlay.unapplied.extend(refused);
-                }
+        for change in 0..overlay.changes.len() {
+            if overlay.encode(change).is_err() {
+                overlay.redo_singly(change, batch, stores);
             }
         }
         overlay
     }
 
+    /// The new value of a change; none where the state stays as it is.
+    pub(super) fn value(&self, change: &Change<'b, S>) -> Option<&[u8]> {
+        change.state.as_ref()?;
+        self.values.get(change.value.clone())
+    }
+
+    /// Gives `each` every change and its new value, empty where there is none.
+    pub(super) fn into_changes(self, mut each: impl FnMut(Change<'b, S>, &[u8])) {
+        for change in self.changes {
+            let value = self.values.get(change.value.clone());
+            each(change, value.unwrap_or_default());
+        }
+    }
+
+    /// Whether it writes the state of this key.
+    pub(super) fn writes(&self, partition: i32, key: &[u8]) -> bool {
+        let Ok(key) = str::from_utf8(key) else {
+            return false;
+        };
+        let change = self.places.get(&(partition, Cow::Borrowed(key)));
+        change.is_some_and(|change| self.changes[*change].state.is_some())
+    }
+
+    /// Applies one record; which change it belongs to.
     fn take(
         &mut self,
-        place: usize,
-        record: &OwnedMessage,
-        stores: &BTreeMap<i32, Store>,
-        limit: usize,
-    ) -> Result<(), Unapplied> {
-        let event = S::decode(&input(record)).map_err(Unapplied::Poison)?;
-        let key = S::key(&event).as_bytes();
-        let states = self.partitions.entry(record.partition()).or_default();
-        let pending = match states.get_mut(key) {
-            Some(pending) => pending,
-            None => states.entry(key.into()).or_insert_with(|| {
-                let store = stores.get(&record.partition());
-                Pending::over(store.and_then(|store| store.get(key)))
-            }),
-        };
-        let applied = pending.apply(&event, limit)?;
-        pending.adopt(place, applied);
-        Ok(())
-    }
-}
-
-impl<S: Stream> Pending<S> {
-    fn over(value: Option<&[u8]>) -> Self {
-        let decoded = value.map(serde_json::from_slice::<S::State>).transpose();
-        let unreadable = decoded.is_err();
-        Self {
-            encoded: None,
-            open: None,
-            forwards: Vec::new(),
-            effects: Vec::new(),
-            state: decoded.ok().flatten(),
-            changed: false,
-            unreadable,
-            records: Vec::new(),
-        }
+        record: &'b BorrowedMessage<'_>,
+        stores: &Stores<S>,
+    ) -> Result<usize, Unapplied> {
+        let event = decode::<S>(record).map_err(Unapplied::Poison)?;
+        let place = self.change(record.partition(), S::key(&event));
+        let change = &mut self.changes[place];
+        let applied = change.apply(&event, stores)?;
+        change.too_large |= applied.is_above(self.limit);
+        change.keep(applied);
+        Ok(place)
     }
 
-    fn apply(&self, event: &S::Event, limit: usize) -> Result<Applied<S::State>, Unapplied> {
-        if self.unreadable {
-            return Err(Unapplied::StateUnreadable);
-        }
-        let applied = S::apply(self.state.as_ref(), event);
-        let forward = applied.forward.as_ref();
-        if forward.is_some_and(|forward| forward.key.len() + forward.value.len() > limit) {
-            return Err(Unapplied::StateTooLarge);
-        }
-        Ok(applied)
-    }
-
-    fn adopt(&mut self, place: usize, applied: Applied<S::State>) {
-        if let Some(state) = applied.state {
-            self.state = Some(state);
-            self.changed = true;
-        }
-        self.forwards.extend(applied.forward);
-        self.effects.extend(applied.effects);
-        self.records.push(place);
-    }
-
-    /// Encodes the state once for the whole batch, where it changed.
-    fn encode(&mut self, key: &[u8], limit: usize) -> Result<(), Unapplied> {
-        let Some(state) = self.state.as_ref().filter(|_| self.changed) else {
-            return Ok(());
-        };
-        self.encoded = Some(encoded(state, key, limit)?);
-        self.open = S::open(state);
-        Ok(())
-    }
-
-    /// Applies the records again, each only where the state after it is not
-    /// too large: so it does not depend on the batch which ones are refused.
-    fn redo_singly(
-        &mut self,
-        value: Option<&[u8]>,
-        key: &[u8],
-        batch: &Batch,
-        limit: usize,
-    ) -> Vec<(usize, Unapplied)> {
-        let places = std::mem::take(&mut self.records);
-        let mut refused = Vec::new();
-        *self = Self::over(value);
-        for place in places {
-            let event = batch
-                .records
-                .get(place)
-                .map(|record| S::decode(&input(record)));
-            let Some(Ok(event)) = event else { continue };
-            match self.apply_singly(&event, key, limit) {
-                Ok(applied) => self.adopt(place, applied),
-                Err(unapplied) => refused.push((place, unapplied)),
+    /// Where the change of this key is; a new one where there is none yet.
+    fn change(&mut self, partition: i32, key: Cow<'b, str>) -> usize {
+        match self.places.entry((partition, key)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.changes
+                    .push(Change::nothing(partition, new.key().1.clone()));
+                *new.insert(self.changes.len() - 1)
             }
         }
-        // What was adopted is within the limit.
-        let _ = self.encode(key, limit);
-        refused
     }
 
-    fn apply_singly(
+    /// Encodes a new state once for the whole batch.
+    fn encode(&mut self, change: usize) -> Result<(), Unapplied> {
+        let change = &mut self.changes[change];
+        if change.too_large {
+            return Err(Unapplied::StateTooLarge);
+        }
+        if let Some(state) = &change.state {
+            change.value = encode(&mut self.values, &**state, &change.key, self.limit)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the records of a change again, each only where nothing after it
+    /// is too large: so it does not depend on the batch which ones are refused.
+    fn redo_singly(&mut self, change: usize, batch: &'b Batch<'_>, stores: &Stores<S>) {
+        let Change { partition, key, .. } = &self.changes[change];
+        let mut redone = Change::nothing(*partition, key.clone());
+        let places = self.change_of.iter().enumerate();
+        for (place, _) in places.filter(|(_, of)| **of == Some(change)) {
+            let Some(Ok(event)) = batch.records.get(place).map(decode::<S>) else {
+                continue;
+            };
+            let before = redone.state.clone();
+            let applied = redone.apply(&event, stores);
+            match applied.and_then(|applied| redone.fit(applied, &mut self.values, self.limit)) {
+                Ok(applied) => redone.keep(applied),
+                Err(unapplied) => {
+                    redone.state = before;
+                    self.unapplied.push((place, unapplied));
+                }
+            }
+        }
+        self.changes[change] = redone;
+        // What was kept is within the limit.
+        let _ = self.encode(change);
+    }
+}
+
+impl<'b, S: Stream> Change<'b, S> {
+    fn nothing(partition: i32, key: Cow<'b, str>) -> Self {
+        Self {
+            partition,
+            key,
+            state: None,
+            forwards: Vec::new(),
+            effects: Vec::new(),
+            value: 0..0,
+            too_large: false,
+        }
+    }
+
+    fn apply(&mut self, event: &S::Event<'_>, stores: &Stores<S>) -> Result<Applied, Unapplied> {
+        let store = stores.get(&self.partition);
+        let known = match (&self.state, store) {
+            (None, Some(store)) => store.get(self.key.as_bytes())?,
+            (Some(_), _) | (None, None) => None,
+        };
+        let mut draft = Draft::of(known, self.state.take());
+        let applied = S::apply(&mut draft, event);
+        self.state = draft.changed();
+        Ok(applied)
+    }
+
+    /// What an event did, unless any record after it is too large.
+    fn fit(
         &self,
-        event: &S::Event,
-        key: &[u8],
+        applied: Applied,
+        values: &mut Vec<u8>,
         limit: usize,
-    ) -> Result<Applied<S::State>, Unapplied> {
-        let applied = self.apply(event, limit)?;
-        if let Some(state) = &applied.state {
-            encoded(state, key, limit)?;
+    ) -> Result<Applied, Unapplied> {
+        if applied.is_above(limit) {
+            return Err(Unapplied::StateTooLarge);
+        }
+        if let Some(state) = &self.state {
+            let value = encode(values, &**state, &self.key, limit)?;
+            values.truncate(value.start);
         }
         Ok(applied)
     }
-}
 
-impl Unapplied {
-    /// The word for the header `northbridge-reason`.
-    pub(super) fn reason(self) -> &'static str {
-        match self {
-            Self::Poison(poison) => poison.reason(),
-            Self::StateTooLarge => "state-too-large",
-            Self::StateUnreadable => "state-unreadable",
-        }
-    }
-
-    fn detail(self) -> String {
-        match self {
-            Self::Poison(poison) => poison.to_string(),
-            Self::StateTooLarge => "the state would be larger than its topic takes".to_owned(),
-            Self::StateUnreadable => "the state topic holds something that is no state".to_owned(),
-        }
-    }
-
-    /// The dead letter of a record from `topic`: the record as it is, with the
-    /// reason and where it stands.
-    ///
-    /// One that leaves no room for those is named by them alone, or it would
-    /// stop the stream for good; its topic still has it.
-    pub(super) fn dead_letter<'a>(
-        self,
-        record: &'a OwnedMessage,
-        input_topic: &str,
-        topic: &'a str,
-        max_record_bytes: u64,
-    ) -> Write<'a> {
-        let whole = Write {
-            topic,
-            partition: None,
-            key: record.key(),
-            value: record.payload(),
-            headers: Some(self.headers(copied_headers(record), record, input_topic)),
-        };
-        if u64::try_from(bytes(&whole)).is_ok_and(|bytes| bytes <= max_record_bytes) {
-            return whole;
-        }
-        Write {
-            key: None,
-            value: None,
-            headers: Some(self.headers(OwnedHeaders::new(), record, input_topic)),
-            ..whole
-        }
-    }
-
-    fn headers(self, copied: OwnedHeaders, record: &OwnedMessage, topic: &str) -> OwnedHeaders {
-        let own = [
-            ("northbridge-reason", self.reason().to_owned()),
-            ("northbridge-detail", self.detail()),
-            ("northbridge-topic", topic.to_owned()),
-            ("northbridge-partition", record.partition().to_string()),
-            ("northbridge-offset", record.offset().to_string()),
-        ];
-        own.iter().fold(copied, |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(value),
-            })
-        })
+    fn keep(&mut self, applied: Applied) {
+        self.forwards.extend(applied.forward);
+        self.effects.extend(applied.effects.into_iter().flatten());
     }
 }
 
-fn copied_headers(record: &OwnedMessage) -> OwnedHeaders {
-    let headers = record.headers().into_iter().flat_map(Headers::iter);
-    headers
-        .filter(|header| !header.key.starts_with("northbridge-"))
-        .fold(OwnedHeaders::new(), OwnedHeaders::insert)
+impl Applied {
+    /// Whether it forwards a record that no topic takes.
+    fn is_above(&self, limit: usize) -> bool {
+        let forward = self.forward.as_ref();
+        forward.is_some_and(|forward| forward.key.len() + forward.value.len() > limit)
+    }
 }
 
-fn bytes(write: &Write<'_>) -> usize {
-    let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-    let headers = write.headers.iter().flat_map(Headers::iter);
-    let headers = headers.map(|header| header.key.len() + length(header.value) + FRAMING_BYTES);
-    length(write.key) + length(write.value) + headers.sum::<usize>() + FRAMING_BYTES
-}
-
-fn encoded<State: serde::Serialize>(
-    state: &State,
-    key: &[u8],
+/// Appends the JSON of a state to `values`; where it stands there.
+fn encode(
+    values: &mut Vec<u8>,
+    state: &impl serde::Serialize,
+    key: &str,
     limit: usize,
-) -> Result<Vec<u8>, Unapplied> {
+) -> Result<Range<usize>, Unapplied> {
+    let start = values.len();
     // States are texts, numbers and times: they always make JSON.
-    let value = serde_json::to_vec(state).unwrap_or_default();
-    if key.len() + value.len() > limit {
+    let _ = serde_json::to_writer(&mut *values, state);
+    let end = values.len();
+    if key.len() + (end - start) > limit {
+        values.truncate(start);
         return Err(Unapplied::StateTooLarge);
     }
-    Ok(value)
+    Ok(start..end)
 }
