@@ -27,8 +27,8 @@ mod support;
 
 const IN_MEMORY: u32 = 10_000_000;
 /// On a cluster: so many, so many a second, of so many devices.
-const PUSHES: &str = "--count=500000";
-const RATE: &str = "--rate=2000";
+const PUSHES: &str = "--count=200000";
+const RATE: &str = "--rate=1500";
 const DEVICES: &str = "--devices=20000";
 const SAMPLE: Duration = Duration::from_millis(50);
 
