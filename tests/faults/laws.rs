@@ -118,7 +118,7 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             Self {
-                journal: Journal::begin(&directory.path().join("run")),
+                journal: Journal::silent(&directory.path().join("run")),
                 _directory: directory,
             }
         }
