@@ -149,7 +149,7 @@ impl Member {
         sought
             .elements()
             .iter()
-            .try_for_each(|element| element.error())
+            .try_for_each(TopicPartitionListElem::error)
     }
 
     /// Holds the records of these partitions back, also those that are fetched
@@ -262,17 +262,6 @@ impl Context {
         lock(&self.moved).push(moved);
         self.has_moved.store(true, Ordering::Relaxed);
     }
-
-    fn assign(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &mut TopicPartitionList,
-    ) -> Result<(), KafkaError> {
-        list.set_all_offsets(Offset::Offset(0))?;
-        consumer.incremental_assign(list)?;
-        // Not one record before the state is restored.
-        consumer.pause(list)
-    }
 }
 
 impl ClientContext for Context {
@@ -316,7 +305,7 @@ impl ConsumerContext for Context {
     ) {
         let partitions = partitions(list);
         let (done, moved) = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            (self.assign(consumer, list), Moved::Came(partitions))
+            (assign(consumer, list), Moved::Came(partitions))
         } else {
             (consumer.incremental_unassign(list), Moved::Went(partitions))
         };
@@ -325,6 +314,16 @@ impl ConsumerContext for Context {
         }
         self.push(moved);
     }
+}
+
+/// Partitions start paused: not one record before the state is restored.
+fn assign(
+    consumer: &BaseConsumer<Context>,
+    list: &mut TopicPartitionList,
+) -> Result<(), KafkaError> {
+    list.set_all_offsets(Offset::Offset(0))?;
+    consumer.incremental_assign(list)?;
+    consumer.pause(list)
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<i32> {

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -130,8 +130,14 @@ impl Member {
         self.journal.fault("process terminated", &self.name);
         let mut process = self.process();
         if let Some(process) = &*process {
+            let asked = Instant::now();
             process.signal(Signal::TERM);
             let code = process.wait();
+            let took = asked.elapsed().as_secs_f64();
+            self.journal.mark(&format!(
+                "{} ended with {code} after {took:.1} s",
+                self.name
+            ));
             if code != 0 && code != UNSETTLED {
                 self.journal
                     .problem(format!("{} ended with {code} after SIGTERM", self.name));
@@ -243,8 +249,10 @@ fn settings(bootstrap: &str, prefix: &str, zone: &str) -> Vec<(String, String)> 
         ("topics.prefix", prefix),
         ("streams.group_prefix", prefix),
         ("streams.instance", zone),
-        // Ten times as long as the balancer takes to notice.
-        ("shutdown.announce_ms", "4000"),
+        // As long as a connection of the senders lies idle between two pushes:
+        // each learns from an answer that it is to be given up. One that is
+        // closed while it is idle may have a push on its way.
+        ("shutdown.announce_ms", "16000"),
         ("log.format", "json"),
     ];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());

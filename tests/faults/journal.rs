@@ -19,6 +19,7 @@ use chrono::{SecondsFormat, Utc};
 pub(crate) struct Journal {
     directory: PathBuf,
     started: Instant,
+    aloud: bool,
     pages: Mutex<Pages>,
 }
 
@@ -39,12 +40,21 @@ impl Journal {
         Self {
             directory: directory.to_owned(),
             started: Instant::now(),
+            aloud: true,
             pages: Mutex::new(Pages {
                 marks,
                 faults: BTreeMap::new(),
                 problems: Vec::new(),
                 logs: BTreeMap::new(),
             }),
+        }
+    }
+
+    /// As [`Journal::begin`], for tests of what writes into it.
+    pub(crate) fn silent(directory: &Path) -> Self {
+        Self {
+            aloud: false,
+            ..Self::begin(directory)
         }
     }
 
@@ -70,7 +80,9 @@ impl Journal {
     /// A line for whoever looks on.
     pub(crate) fn say(&self, what: &str) {
         let at = self.started.elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stderr(), "{at:7.1} s  {what}");
+        if self.aloud {
+            let _ = writeln!(std::io::stderr(), "{at:7.1} s  {what}");
+        }
     }
 
     /// Keeps a process's log.

@@ -103,6 +103,8 @@ pub(crate) fn books_agree(
 
 /// Whether each law notices what breaks it.
 mod tests {
+    use std::time::Instant;
+
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
@@ -118,7 +120,7 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             Self {
-                journal: Journal::begin(&directory.path().join("run")),
+                journal: Journal::silent(&directory.path().join("run")),
                 _directory: directory,
             }
         }
@@ -207,6 +209,24 @@ mod tests {
         assert_eq!(page.problems(), 1);
         let again = outcome(|summary| summary["blacklistings"] = json!(2));
         lost_by_discard(&page.journal, "test", &again);
+        assert_eq!(page.problems(), 2);
+    }
+
+    #[test]
+    fn a_late_recovery_is_noticed() {
+        let cluster = Instant::now();
+        let late = |first_ms, whole_ms| Recovery {
+            cluster_first: cluster,
+            cluster_whole: cluster,
+            product_first: cluster + Duration::from_millis(first_ms),
+            product_whole: cluster + Duration::from_millis(whole_ms),
+        };
+        let page = Page::new();
+        recovered(&page.journal, "test", &late(2_000, 2_000));
+        assert_eq!(page.problems(), 0);
+        recovered(&page.journal, "test", &late(2_001, 0));
+        assert_eq!(page.problems(), 1);
+        recovered(&page.journal, "test", &late(0, 2_001));
         assert_eq!(page.problems(), 2);
     }
 

@@ -14,8 +14,8 @@ use crate::support::network::Weather;
 
 /// Shorter than the answer's deadline and than every session: who is silent for
 /// so long is not given up.
-const A_WHILE: Duration = Duration::from_secs(5);
-const BAD_WEATHER: Duration = Duration::from_secs(8);
+const A_WHILE: Duration = Duration::from_secs(3);
+const BAD_WEATHER: Duration = Duration::from_secs(6);
 
 const CUT: Weather = Weather {
     cut: true,

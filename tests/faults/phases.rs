@@ -13,7 +13,7 @@ use crate::scene::{OWN_DISK, Scene};
 use crate::support::eventually;
 
 /// Kafka's stock session is 9 s; then comes the election.
-const OUTLASTS_A_SESSION: Duration = Duration::from_secs(14);
+const OUTLASTS_A_SESSION: Duration = Duration::from_secs(12);
 /// How long all brokers are gone.
 const OUTAGE: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(8);

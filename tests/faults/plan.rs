@@ -48,7 +48,7 @@ impl Plan {
             .join(seed.to_string());
         Self {
             duration: env::var(DURATION).map_or(Duration::ZERO, |text| duration(&text)),
-            rate: number(RATE).map_or(800, |rate| u32::try_from(rate).unwrap()),
+            rate: number(RATE).map_or(120, |rate| u32::try_from(rate).unwrap()),
             seed,
             directory,
         }

@@ -30,10 +30,14 @@ pub(crate) struct Watch {
 /// When the cluster and the product were back: for one partition, and wholly.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recovery {
-    cluster_first: Instant,
-    cluster_whole: Instant,
-    product_first: Instant,
-    product_whole: Instant,
+    /// The first acknowledgement.
+    pub(crate) cluster_first: Instant,
+    /// The moment at which every partition had acknowledged.
+    pub(crate) cluster_whole: Instant,
+    /// The first answer 200 after the first other one.
+    pub(crate) product_first: Instant,
+    /// The last answer other than 200.
+    pub(crate) product_whole: Instant,
 }
 
 impl Watch {

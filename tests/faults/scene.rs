@@ -92,6 +92,7 @@ impl Scene {
     /// and holds against each what must always hold.
     pub(crate) fn under(&self, phase: &str, loads: &[Load], act: impl FnOnce()) -> Vec<Outcome> {
         self.journal.mark(&format!("phase: {phase}"));
+        let turned_away = self.balancer.turned_away();
         // No two loads push the same.
         let seeds = self.plan.seed.wrapping_add(1 + LOADS * self.played());
         let running: Vec<Pushes> = (seeds..)
@@ -102,6 +103,12 @@ impl Scene {
         self.settle();
         let stopped = running.into_iter().map(|pushes| pushes.stop(self));
         let outcomes: Vec<Outcome> = stopped.collect();
+        let turned_away = self.balancer.turned_away() - turned_away;
+        if turned_away > 0 {
+            self.journal.say(&format!(
+                "no instance was ready for {turned_away} connections"
+            ));
+        }
         for outcome in &outcomes {
             self.take(phase, outcome);
         }

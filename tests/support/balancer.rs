@@ -27,6 +27,7 @@ const BACKLOG: u32 = 4096;
 pub struct Balancer {
     address: SocketAddr,
     instances: Arc<Vec<Instance>>,
+    turned_away: Arc<AtomicUsize>,
     _runtime: Runtime,
 }
 
@@ -61,10 +62,13 @@ impl Balancer {
             runtime.spawn(check(Arc::clone(&instances), index));
         }
         let address = listener.local_addr().expect("a bound address");
-        runtime.spawn(accept(listener, Arc::clone(&instances)));
+        let turned_away = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turned_away);
+        runtime.spawn(accept(listener, Arc::clone(&instances), counted));
         Self {
             address,
             instances,
+            turned_away,
             _runtime: runtime,
         }
     }
@@ -72,6 +76,11 @@ impl Balancer {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections were closed because no instance was ready.
+    pub fn turned_away(&self) -> usize {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// An instance is at this place from now on; it is used once it is ready.
@@ -102,7 +111,11 @@ fn listen() -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(listener: TcpListener, instances: Arc<Vec<Instance>>) {
+async fn accept(
+    listener: TcpListener,
+    instances: Arc<Vec<Instance>>,
+    turned_away: Arc<AtomicUsize>,
+) {
     let turn = AtomicUsize::new(0);
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -110,11 +123,17 @@ async fn accept(listener: TcpListener, instances: Arc<Vec<Instance>>) {
             continue;
         };
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(serve(client, turn, Arc::clone(&instances)));
+        let (instances, turned_away) = (Arc::clone(&instances), Arc::clone(&turned_away));
+        tokio::spawn(async move {
+            if !serve(client, turn, &instances).await {
+                turned_away.fetch_add(1, Ordering::Relaxed);
+            }
+        });
     }
 }
 
-async fn serve(mut client: TcpStream, turn: usize, instances: Arc<Vec<Instance>>) {
+/// Whether there was an instance for the connection.
+async fn serve(mut client: TcpStream, turn: usize, instances: &[Instance]) -> bool {
     let count = instances.len();
     let in_turn = (0..count).map(|step| &instances[(turn + step) % count]);
     for instance in in_turn.filter(|instance| instance.ready.load(Ordering::Relaxed)) {
@@ -128,8 +147,9 @@ async fn serve(mut client: TcpStream, turn: usize, instances: Arc<Vec<Instance>>
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         // How a connection ends is between its two ends.
         let _ = copy_bidirectional(&mut client, &mut server).await;
-        return;
+        return true;
     }
+    false
 }
 
 async fn check(instances: Arc<Vec<Instance>>, index: usize) {
