@@ -145,6 +145,8 @@ def draw_heatmap(axes, panel, prometheus):
 def draw_timeline(axes, panel, prometheus):
     """States over time, a row each."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    left, bottom, width, height = axes.get_position().bounds
+    axes.set_position((left + width * 0.15, bottom, width * 0.85, height))
     names = []
     for row, (name, times, values) in enumerate(series_of(prometheus, panel)):
         names.append(name)
