@@ -223,11 +223,7 @@ impl Start<'_> {
         };
         let (stop, ended) = (Arc::clone(&self.stop), self.ended.clone());
         let runtime = tokio::runtime::Handle::current();
-        runtime.spawn(watch(
-            S::NAME,
-            worker.transactions.pulse(),
-            self.ended.clone(),
-        ));
+        runtime.spawn(watch(S::NAME, transactions.pulse(), self.ended.clone()));
         std::thread::Builder::new()
             .name(S::NAME.to_owned())
             .spawn(move || {
