@@ -18,9 +18,9 @@ const SETTINGS: [(&str, &str); 3] = [
     ("streams.max_batch_wait_ms", "5"),
 ];
 
-/// They wait in the inputs before the processes start, for hundreds of
+/// They wait in the inputs before the processes start, for dozens of
 /// transactions: however fast these are, they are told to end amid them.
-const WAITING: usize = 2_000;
+const WAITING: usize = 600;
 
 const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
