@@ -35,7 +35,7 @@ use publisher::{Publisher, Stored};
 use server::Server;
 use tls::TlsTerminator;
 
-use crate::config::{Auth, Settings};
+use crate::config::{Auth, Settings, Shutdown};
 use crate::kafka::admin::Admin;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{self, Producer};
@@ -139,6 +139,7 @@ impl Ingress {
             &settings.http,
             &settings.tls,
             &settings.limits,
+            idle_grace(&settings.shutdown),
             Arc::clone(&handler),
             terminator,
         )
@@ -208,6 +209,15 @@ impl std::fmt::Debug for Ingress {
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
+}
+
+/// How long idle connections are left open; not until the last call, so that
+/// what comes at the last moment can still be answered.
+fn idle_grace(shutdown: &Shutdown) -> Duration {
+    let end = shutdown.deadline_ms.duration();
+    let before = shutdown.announce_ms.duration() + LAST_CALL + Duration::from_secs(1);
+    let latest = end.saturating_sub(before);
+    shutdown.idle_ms.duration().min(latest)
 }
 
 async fn by(end: Instant, work: impl Future<Output = ()>) -> bool {

@@ -2,20 +2,20 @@
 //!
 //! One port speaks HTTP/1.0, 1.1 and 2: by ALPN under TLS, by the preface
 //! without. A drain ends connections in the order that loses nothing: what the
-//! kernel has accepted is taken over, requests in progress are answered, then
-//! connections are closed.
+//! kernel has accepted is taken over, requests in progress are answered, and
+//! connections are closed when they have had time for one more.
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -65,6 +65,7 @@ struct Shared {
     either: auto::Builder<TokioExecutor>,
     http1: auto::Builder<TokioExecutor>,
     idle: IdleLimits,
+    idle_grace: Duration,
     header_timeout: Duration,
     handshake_timeout: Duration,
     drain: CancellationToken,
@@ -84,6 +85,7 @@ impl Server {
         http: &Http,
         tls: &Tls,
         limits: &Limits,
+        idle_grace: Duration,
         handler: Arc<Handler>,
         terminator: Option<Arc<TlsTerminator>>,
     ) -> std::io::Result<Self> {
@@ -98,6 +100,7 @@ impl Server {
                 keep_alive_timeout: http.keep_alive_timeout_ms.duration(),
                 write_timeout: WRITE_TIMEOUT,
             },
+            idle_grace,
             header_timeout: http.header_timeout_ms.duration(),
             handshake_timeout: tls.handshake_timeout_ms.duration(),
             drain: CancellationToken::new(),
@@ -210,11 +213,11 @@ impl Shared {
         match &self.tls {
             None => {
                 let activity = Activity::new(self.idle);
-                let asked = AtomicBool::new(false);
+                let nothing = OnceLock::new();
                 let http = tokio::select! {
                     http = self.spoken_on(&stream) => http,
                     expired = activity.expired() => return expired.as_str(),
-                    () = self.drained(&asked) => return "drained",
+                    () = self.drained(&nothing) => return "drained",
                 };
                 self.serve(http, stream, client, activity).await
             }
@@ -258,9 +261,9 @@ impl Shared {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let asked = AtomicBool::new(false);
+        let spoken = OnceLock::new();
         let service = service_fn(|request: Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
+            spoken.get_or_init(|| request.version());
             let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
             async move {
                 let answer = handler.answer(request, client).await;
@@ -277,7 +280,7 @@ impl Shared {
                 Expired::KeepAlive => expired.as_str(),
                 Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
             },
-            () = self.drained(&asked) => "drained",
+            () = self.drained(&spoken) => "drained",
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -300,13 +303,19 @@ impl Shared {
         }
     }
 
-    /// Resolves when a connection is to be drained. hyper closes at once what
-    /// has not sent a byte yet, and the first request may be on its way.
-    async fn drained(&self, asked: &AtomicBool) {
+    /// Resolves when a connection is to be drained.
+    ///
+    /// HTTP/2 tells its client by GOAWAY which requests were taken. HTTP/1 can
+    /// only close, perhaps over a push that is on its way; so it is left open
+    /// for one more, whose answer tells the client to close.
+    async fn drained(&self, spoken: &OnceLock<Version>) {
         self.drain.cancelled().await;
-        if !asked.load(Ordering::Relaxed) {
-            tokio::time::sleep(NEWCOMER_GRACE).await;
-        }
+        let grace = match spoken.get() {
+            Some(&Version::HTTP_2) => return,
+            Some(_) => self.idle_grace,
+            None => self.idle_grace.max(NEWCOMER_GRACE),
+        };
+        tokio::time::sleep(grace).await;
     }
 }
 

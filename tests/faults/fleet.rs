@@ -249,10 +249,6 @@ fn settings(bootstrap: &str, prefix: &str, zone: &str) -> Vec<(String, String)> 
         ("topics.prefix", prefix),
         ("streams.group_prefix", prefix),
         ("streams.instance", zone),
-        // As long as a connection of the senders lies idle between two pushes:
-        // each learns from an answer that it is to be given up. One that is
-        // closed while it is idle may have a push on its way.
-        ("shutdown.announce_ms", "16000"),
         ("log.format", "json"),
     ];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());

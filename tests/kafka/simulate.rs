@@ -85,12 +85,13 @@ impl Chain {
     }
 }
 
-fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str); 6] {
+fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str); 7] {
     [
         ("kafka.bootstrap_servers", bootstrap),
         ("topics.prefix", prefix),
         ("streams.group_prefix", prefix),
         ("shutdown.announce_ms", "0"),
+        ("shutdown.idle_ms", "0"),
         ("http.body_timeout_ms", "1000"),
         ("http.answer_deadline_ms", "3000"),
     ]
