@@ -35,7 +35,7 @@ mod usage;
 
 /// How this program is called to be one producer.
 const PRODUCE: &str = "--produce";
-const PARTITIONS: [i32; 3] = [12, 24, 60];
+const PARTITIONS: [i32; 3] = [6, 12, 60];
 const RATES_PER_S: [u32; 2] = [800, 5_000];
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::config::Sources;
+use crate::health_command::Question;
 use crate::replay::Request;
 use crate::replay::selection::{Selection, moment};
 use crate::simulate::arguments::SimulateArgs;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Creates or compares the topics.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
+    /// Asks the process that listens at admin.listen whether it is alive, and says so on one line.
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Health(HealthArgs),
     /// Checks or shows the settings.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
@@ -108,6 +112,14 @@ pub enum TopicsCommand {
     /// Compares the topics with what is needed; one line for each finding.
     #[command(after_help = TOPICS_EXAMPLES)]
     Verify,
+}
+
+/// What to ask a running process.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct HealthArgs {
+    /// Asks whether it is ready: its topics are fit, and Kafka answers it.
+    #[arg(long)]
+    ready: bool,
 }
 
 /// `northbridge config …`
@@ -169,6 +181,8 @@ Examples:
   northbridge simulate http://localhost:8080/notifications --rate 800 --duration 5m
   northbridge simulate https://host/notifications?token=secret --ca ca.pem --policy discard
   northbridge simulate http://localhost:8080/notifications --count 100000 --verify kafka:9092
+  northbridge simulate http://localhost:8080/notifications --duration 1h --verify kafka:9092 \\
+    --verify-state --devices 50000 --report run.html
 
 Exit codes: 0 done, 1 the proof failed, 64 wrong usage, 69 the listener or Kafka was not available.";
 
@@ -176,6 +190,13 @@ const TOPICS_EXAMPLES: &str = "\
 Examples:
   northbridge topics create --set kafka.bootstrap_servers=kafka:9092
   northbridge topics verify --config northbridge.toml";
+
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  northbridge health
+  northbridge health --ready --set admin.listen=127.0.0.1:8082
+
+Exit codes: 0 yes, 1 no or no answer within two seconds, 64 wrong usage or configuration.";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -193,6 +214,17 @@ impl SettingsArgs {
                 })
                 .collect(),
             overrides: self.overrides.clone(),
+        }
+    }
+}
+
+impl HealthArgs {
+    /// What is asked for.
+    pub fn question(self) -> Question {
+        if self.ready {
+            Question::Ready
+        } else {
+            Question::Live
         }
     }
 }

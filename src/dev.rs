@@ -30,6 +30,7 @@ pub fn defaults() -> Settings {
     // The embedded broker does not show its topics' settings; the warning would only worry.
     settings.log.level = LogLevel::Error;
     settings.shutdown.announce_ms = Millis(0);
+    settings.shutdown.idle_ms = Millis(0);
     settings.streams.max_batch_wait_ms = Millis(5);
     settings
 }

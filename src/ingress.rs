@@ -35,7 +35,7 @@ use publisher::{Publisher, Stored};
 use server::Server;
 use tls::TlsTerminator;
 
-use crate::config::{Auth, Settings};
+use crate::config::{Auth, Settings, Shutdown};
 use crate::kafka::admin::Admin;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{self, Producer};
@@ -97,6 +97,9 @@ impl Ingress {
         let accepting = readiness.condition("accepting", "starting");
         let pushes = Arc::new(PushMetrics::register(metrics));
         let server_metrics = Arc::new(ServerMetrics::register(metrics));
+        let limits = &settings.limits;
+        pushes.limits(limits.max_in_flight, limits.max_in_flight_bytes);
+        server_metrics.limit(limits.max_connections);
         let answer_deadline = settings.http.answer_deadline_ms.duration();
 
         let producer = Producer::new(
@@ -136,6 +139,7 @@ impl Ingress {
             &settings.http,
             &settings.tls,
             &settings.limits,
+            idle_grace(&settings.shutdown),
             Arc::clone(&handler),
             terminator,
         )
@@ -205,6 +209,15 @@ impl std::fmt::Debug for Ingress {
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
+}
+
+/// How long idle connections are left open; not until the last call, so that
+/// what comes at the last moment can still be answered.
+fn idle_grace(shutdown: &Shutdown) -> Duration {
+    let end = shutdown.deadline_ms.duration();
+    let before = shutdown.announce_ms.duration() + LAST_CALL + Duration::from_secs(1);
+    let latest = end.saturating_sub(before);
+    shutdown.idle_ms.duration().min(latest)
 }
 
 async fn by(end: Instant, work: impl Future<Output = ()>) -> bool {

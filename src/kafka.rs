@@ -4,6 +4,7 @@
 //! Knows records and topics; nothing of HTTP.
 
 pub mod admin;
+pub mod committed;
 pub mod embedded;
 pub mod group;
 mod lane;

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod dev;
+pub mod health_command;
 pub mod ingress;
 pub mod kafka;
 pub mod metrics;

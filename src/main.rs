@@ -6,7 +6,7 @@ use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::config::Settings;
 use northbridge::process::{Exit, logging};
 use northbridge::streams::Process;
-use northbridge::{dev, ingress, kafka, replay, simulate, streams, topics_command};
+use northbridge::{dev, health_command, ingress, kafka, replay, simulate, streams, topics_command};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -33,6 +33,7 @@ fn run(cli: &Cli) -> Exit {
         | Command::Replay(_)
         | Command::Simulate(_)
         | Command::Topics(_)
+        | Command::Health(_)
         | Command::Config(_) => Settings::default(),
     };
     let settings = match Settings::load_over(&defaults, &cli.settings.sources()) {
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> Exit {
         }
         Command::Topics(TopicsCommand::Create) => on_runtime(topics_command::create(&settings)),
         Command::Topics(TopicsCommand::Verify) => on_runtime(topics_command::verify(&settings)),
+        Command::Health(args) => on_runtime(health_command::run(&settings, args.question())),
         Command::Ingress => on_runtime(ingress::run(&settings)),
         Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
         Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),

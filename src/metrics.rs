@@ -78,6 +78,19 @@ impl Outcome {
             Self::Disconnected => "disconnected",
         }
     }
+
+    /// Whether the sender was told 200, as long as it was there to be told.
+    pub const fn is_success(self) -> bool {
+        match self {
+            Self::Stored | Self::DeadLettered => true,
+            Self::Rejected
+            | Self::Overloaded
+            | Self::Unavailable
+            | Self::Unconfirmed
+            | Self::Draining
+            | Self::Disconnected => false,
+        }
+    }
 }
 
 impl Metrics {
@@ -190,6 +203,9 @@ pub struct PushMetrics {
     dead_letters: IntCounterVec,
     drift: IntCounterVec,
     in_flight_bytes: IntGauge,
+    failed_in_a_row: IntGauge,
+    max_in_flight: IntGauge,
+    max_in_flight_bytes: IntGauge,
 }
 
 impl PushMetrics {
@@ -241,7 +257,23 @@ impl PushMetrics {
                 "in_flight_bytes",
                 "Bytes of bodies held: being read, or not yet settled by Kafka.",
             ),
+            failed_in_a_row: metrics.gauge(
+                "pushes_failed_in_a_row",
+                "Pushes not answered 200 since the last one that was.",
+            ),
+            max_in_flight: metrics.gauge(
+                "max_pushes_in_flight",
+                "The limit of pushes between admission and answer.",
+            ),
+            max_in_flight_bytes: metrics
+                .gauge("max_in_flight_bytes", "The limit of bytes of bodies held."),
         }
+    }
+
+    /// The limits of what is in flight.
+    pub fn limits(&self, max_in_flight: usize, max_in_flight_bytes: usize) {
+        self.max_in_flight.set(signed(max_in_flight));
+        self.max_in_flight_bytes.set(signed(max_in_flight_bytes));
     }
 
     /// A push began.
@@ -257,6 +289,12 @@ impl PushMetrics {
             counters[position].inc();
         }
         self.durations[position].observe(took.as_secs_f64());
+        // The platform stops pushing after ten failures in a row, so the row is worth more than a rate.
+        if outcome.is_success() {
+            self.failed_in_a_row.set(0);
+        } else {
+            self.failed_in_a_row.inc();
+        }
         self.in_flight.dec();
     }
 
@@ -274,14 +312,12 @@ impl PushMetrics {
 
     /// So many more bytes of bodies are held.
     pub fn holds_bytes(&self, bytes: usize) {
-        self.in_flight_bytes
-            .add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.in_flight_bytes.add(signed(bytes));
     }
 
     /// So many bytes of bodies are held no more.
     pub fn releases_bytes(&self, bytes: usize) {
-        self.in_flight_bytes
-            .sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.in_flight_bytes.sub(signed(bytes));
     }
 }
 
@@ -303,6 +339,7 @@ fn outcome_index(outcome: Outcome) -> usize {
 pub struct ServerMetrics {
     /// Connections open now.
     pub connections: IntGauge,
+    max_connections: IntGauge,
     closed: IntCounterVec,
     responses: IntCounterVec,
     /// When the certificate that is served ends, as a Unix time; 0 without TLS.
@@ -349,6 +386,10 @@ impl ServerMetrics {
         }
         Self {
             connections: metrics.gauge("connections", "Connections open now."),
+            max_connections: metrics.gauge(
+                "max_connections",
+                "The limit of connections open at a time.",
+            ),
             closed,
             responses,
             certificate_not_after: metrics.gauge(
@@ -360,6 +401,11 @@ impl ServerMetrics {
                 "Changed certificate files that could not be used; the old ones stay.",
             ),
         }
+    }
+
+    /// The limit of connections.
+    pub fn limit(&self, max_connections: usize) {
+        self.max_connections.set(signed(max_connections));
     }
 
     /// A connection ended.
@@ -446,7 +492,7 @@ pub struct KafkaClientMetrics {
     pub request_retries: IntCounterVec,
     /// Requests without an answer in time, by client and broker.
     pub request_timeouts: IntCounterVec,
-    /// Round trips, by client, broker and quantile.
+    /// Round trips, by client, broker and percentile.
     pub round_trip_seconds: GaugeVec,
     /// Mean records in a batch, by client and topic.
     pub batch_records: GaugeVec,
@@ -512,7 +558,7 @@ impl KafkaClientMetrics {
             round_trip_seconds: metrics.float_gauges(
                 "kafka_round_trip_seconds",
                 "Round trips to a broker over the last statistics interval.",
-                &["client", "broker", "quantile"],
+                &["client", "broker", "percentile"],
             ),
             batch_records: metrics.float_gauges(
                 "kafka_batch_records",
@@ -801,13 +847,12 @@ impl StreamMetrics {
 
     /// The states in memory.
     pub fn state(&self, entries: usize, bytes: usize, max_entries: usize) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.entries
             .with_label_values(&[self.stream])
-            .set(number(entries));
+            .set(signed(entries));
         self.bytes
             .with_label_values(&[self.stream])
-            .set(number(bytes));
+            .set(signed(bytes));
         let gauge = self.max_entries_passed.with_label_values(&[self.stream]);
         let passed = i64::from(entries > max_entries);
         if passed > gauge.get() {
@@ -871,6 +916,10 @@ impl ReadinessMetrics {
             ),
         }
     }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn opts(name: &str, help: &str) -> Opts {

@@ -6,24 +6,36 @@
 //!                          ├─ run ── client ── the listener
 //! platform ── rules ───────┘    │
 //!                               ├─ tally ── summary
-//!                               └─ ledger ── proof ── verify ── Kafka
+//!                               └─ ledger ── judge ─┬─ proof ── verify ── Kafka
+//!                                                   └─ model ── states ── Kafka
 //! ```
 //!
 //! It knows the listener by its URL alone, and the topics by their contract.
 
 pub mod arguments;
 pub mod client;
+pub mod index;
+pub mod judge;
 pub mod ledger;
+pub mod marks;
+pub mod model;
 pub mod platform;
 pub mod progress;
 pub mod proof;
+pub mod report;
 pub mod run;
+pub mod states;
 pub mod summary;
 pub mod tally;
 pub mod target;
 pub mod trust;
 pub mod verify;
 pub mod world;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -34,13 +46,14 @@ use crate::process::signals::Signals;
 
 use arguments::{PolicyName, SimulateArgs};
 use client::Connector;
+use judge::{Judge, Judgement, Pushed};
+use marks::Mark;
 use platform::{Platform, Policy};
 use progress::Progress;
-use proof::{Proof, Verdict};
+use report::Report;
 use run::{Outcome, Plan};
 use summary::Summary;
 use target::Target;
-use verify::Stored;
 use world::World;
 
 /// Plays the platform, says how it went, and proves what was asked to be proved.
@@ -58,26 +71,34 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     }
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let plan = plan(&settings, arguments, seed);
-    let connector = connector(arguments)?;
+    let target = Target::new(arguments)?;
+    let authority = target.authority();
+    let connector = connector(target, arguments)?;
+    let page = arguments.report.as_deref().map(page).transpose()?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     if let Err(error) = connector.probe().await {
-        return Ok(unavailable(&format!("{}: {error}", arguments.url)));
+        return Ok(unavailable(&format!("{authority}: {error}")));
     }
-    let stored = match before(&settings, arguments).await {
-        Ok(stored) => stored,
+    let judge = match judge(&settings, arguments).await {
+        Ok(judge) => judge,
         Err(error) => return Ok(no_kafka(&settings, &error)),
     };
     let platform = Platform::new(policy(arguments), arguments.probe_interval);
     let mut progress = Progress::new(plan.pushes);
-    let outcome = run::run(plan, platform, &connector, &mut progress, &mut signals).await;
+    let mut outcome = run::run(plan, platform, &connector, &mut progress, &mut signals).await;
     progress.end();
     let mut summary = Summary::new(seed, &outcome);
     let mut exit = Exit::Done;
-    if let Some(stored) = stored {
-        match prove(stored, plan.world, outcome).await? {
-            Ok(verdict) => {
-                summary = summary.with(&verdict);
-                if !verdict.holds() {
+    if let Some(judge) = judge {
+        let pushed = Pushed {
+            world: plan.world,
+            pushes: outcome.pushes,
+            answered: std::mem::take(&mut outcome.answered),
+        };
+        match judged(judge, pushed, arguments.catch_up).await? {
+            Ok(judgement) => {
+                summary = summary.with(&judgement);
+                if !judgement.holds() {
                     exit = Exit::Findings;
                 }
             }
@@ -85,7 +106,37 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
         }
     }
     say(&summary, arguments)?;
+    if let Some(mut page) = page {
+        let marks = marks(arguments, &outcome);
+        let report = Report {
+            target: &authority,
+            started_at: outcome.started_at,
+            policy: arguments.policy.label(),
+            rate: plan.rate,
+            summary: &summary,
+            tally: &outcome.tally,
+            marks: &marks,
+        };
+        write!(page, "{report}").context("--report")?;
+    }
     Ok(exit)
+}
+
+/// Before the run, so that it is not in vain.
+fn page(file: &Path) -> anyhow::Result<File> {
+    File::create(file).with_context(|| format!("--report {}", file.display()))
+}
+
+/// A page without its marks is better than none.
+fn marks(arguments: &SimulateArgs, outcome: &Outcome) -> Vec<Mark> {
+    let Some(file) = &arguments.marks else {
+        return Vec::new();
+    };
+    let marks = marks::read(file, outcome.started_at, outcome.lasted);
+    marks.unwrap_or_else(|error| {
+        eprintln!("--marks {}: {error}", file.display());
+        Vec::new()
+    })
 }
 
 fn plan(settings: &Settings, arguments: &SimulateArgs, seed: u64) -> Plan {
@@ -102,8 +153,7 @@ fn plan(settings: &Settings, arguments: &SimulateArgs, seed: u64) -> Plan {
     }
 }
 
-fn connector(arguments: &SimulateArgs) -> anyhow::Result<Connector> {
-    let target = Target::new(arguments)?;
+fn connector(target: Target, arguments: &SimulateArgs) -> anyhow::Result<Connector> {
     let tls = if target.tls {
         Some(trust::connector(arguments)?)
     } else {
@@ -124,26 +174,24 @@ fn policy(arguments: &SimulateArgs) -> Policy {
 
 type KafkaResult<T> = Result<T, rdkafka::error::KafkaError>;
 
-async fn before(settings: &Settings, arguments: &SimulateArgs) -> KafkaResult<Option<Stored>> {
+async fn judge(settings: &Settings, arguments: &SimulateArgs) -> KafkaResult<Option<Judge>> {
     if arguments.verify.is_none() {
         return Ok(None);
     }
-    let settings = settings.clone();
-    let noted = tokio::task::spawn_blocking(move || Stored::from_now(&settings)).await;
+    let (settings, with_states) = (settings.clone(), arguments.verify_state);
+    let noted = tokio::task::spawn_blocking(move || Judge::from_now(&settings, with_states)).await;
     noted.map_or(Err(rdkafka::error::KafkaError::Canceled), |noted| {
         noted.map(Some)
     })
 }
 
-async fn prove(
-    stored: Stored,
-    world: World,
-    outcome: Outcome,
-) -> anyhow::Result<KafkaResult<Verdict>> {
-    let proved = tokio::task::spawn_blocking(move || {
-        stored.prove(Proof::new(&world, outcome.pushes, &outcome.answered))
-    });
-    proved.await.context("the proof ended early")
+async fn judged(
+    judge: Judge,
+    pushed: Pushed,
+    catch_up: Duration,
+) -> anyhow::Result<KafkaResult<Judgement>> {
+    let judged = tokio::task::spawn_blocking(move || judge.judge(&pushed, catch_up));
+    judged.await.context("the proof ended early")
 }
 
 fn say(summary: &Summary, arguments: &SimulateArgs) -> anyhow::Result<()> {

@@ -36,7 +36,7 @@ use crate::kafka;
 use crate::kafka::admin::{Admin, Survey};
 use crate::kafka::group::Member;
 use crate::kafka::restore::Restore;
-use crate::kafka::transactions::Transactions;
+use crate::kafka::transactions::{Pulse, Transactions};
 use crate::metrics::{KafkaClientMetrics, Metrics, StreamFamilies, StreamMetrics};
 use crate::process::Exit;
 use crate::process::admin::Administration;
@@ -49,6 +49,9 @@ const SURVEY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a question about them may take. A cluster that does not show their
 /// settings may never answer it, and the group waits meanwhile.
 const SURVEY: Duration = Duration::from_secs(2);
+
+/// How often a stage's thread is looked at.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Which process this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +223,7 @@ impl Start<'_> {
         };
         let (stop, ended) = (Arc::clone(&self.stop), self.ended.clone());
         let runtime = tokio::runtime::Handle::current();
+        runtime.spawn(watch(S::NAME, transactions.pulse(), self.ended.clone()));
         std::thread::Builder::new()
             .name(S::NAME.to_owned())
             .spawn(move || {
@@ -244,6 +248,22 @@ impl Start<'_> {
             .with_context(|| format!("the thread of {} cannot be started", S::NAME))?;
         self.running += 1;
         Ok(())
+    }
+}
+
+/// Says that a stage has ended when its thread is stuck in a transaction.
+async fn watch(stream: &'static str, pulse: Pulse, ended: mpsc::UnboundedSender<Exit>) {
+    while !pulse.is_over() {
+        if pulse.is_stuck() {
+            tracing::error!(
+                stream,
+                "the stream ends, for a call into librdkafka does not return; a restart continues where it stopped"
+            );
+            // Nobody listens only if the process is ending already.
+            let _ = ended.send(Exit::Unsettled);
+            return;
+        }
+        tokio::time::sleep(PULSE).await;
     }
 }
 
@@ -323,7 +343,6 @@ fn instance(settings: &Settings) -> String {
 #[cfg(test)]
 mod campaigns;
 #[cfg(test)]
-#[path = "../tests/support/model.rs"]
-mod model;
+use crate::simulate::model;
 #[cfg(test)]
 mod schemas;

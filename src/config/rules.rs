@@ -28,6 +28,7 @@ const BOUNDS: &[(&str, u64, u64, &str)] = &[
     ("topics.replication_factor", 1, 32_767, ""),
     ("topics.min_insync_replicas", 1, 32_767, ""),
     ("shutdown.announce_ms", 0, LARGEST, ""),
+    ("shutdown.idle_ms", 0, LARGEST, ""),
     ("streams.max_batch_records", 1, 100_000, ""),
     ("streams.max_batch_wait_ms", 1, 10_000, ""),
     (

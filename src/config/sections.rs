@@ -299,6 +299,9 @@ pub struct Shutdown {
     /// How long the process goes on accepting after it has said that it is not ready, so
     /// that load balancers notice.
     pub announce_ms: Millis,
+    /// For how long after that an idle connection of HTTP/1 is left open for one
+    /// more push, which may be on its way.
+    pub idle_ms: Millis,
     /// When the process ends at the latest, whatever is still open.
     pub deadline_ms: Millis,
 }
@@ -452,6 +455,7 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self {
             announce_ms: Millis(5_000),
+            idle_ms: Millis(15_000),
             deadline_ms: Millis(25_000),
         }
     }

@@ -2,20 +2,20 @@
 //!
 //! One port speaks HTTP/1.0, 1.1 and 2: by ALPN under TLS, by the preface
 //! without. A drain ends connections in the order that loses nothing: what the
-//! kernel has accepted is taken over, requests in progress are answered, then
-//! connections are closed.
+//! kernel has accepted is taken over, requests in progress are answered, and
+//! connections are closed when they have had time for one more.
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,6 +44,8 @@ const BACKLOG_QUIET: Duration = Duration::from_millis(50);
 /// How long a connection that has asked for nothing yet is left open for its
 /// first request when the others are drained.
 const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
+/// No method of HTTP/1 begins like HTTP/2's preface (RFC 9113, 3.4).
+const HTTP2_BEGINS: &[u8] = b"PRI";
 /// What one HTTP/2 stream may send ahead of what was read, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What one HTTP/2 connection may send ahead of what was read, in bytes.
@@ -60,8 +62,10 @@ pub struct Server {
 struct Shared {
     handler: Arc<Handler>,
     tls: Option<Arc<TlsTerminator>>,
-    http: auto::Builder<TokioExecutor>,
+    either: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
     idle: IdleLimits,
+    idle_grace: Duration,
     header_timeout: Duration,
     handshake_timeout: Duration,
     drain: CancellationToken,
@@ -81,18 +85,22 @@ impl Server {
         http: &Http,
         tls: &Tls,
         limits: &Limits,
+        idle_grace: Duration,
         handler: Arc<Handler>,
         terminator: Option<Arc<TlsTerminator>>,
     ) -> std::io::Result<Self> {
+        let either = protocol(http);
         let shared = Shared {
             handler,
             tls: terminator,
-            http: protocol(http),
+            http1: either.clone().http1_only(),
+            either,
             idle: IdleLimits {
                 header_timeout: http.header_timeout_ms.duration(),
                 keep_alive_timeout: http.keep_alive_timeout_ms.duration(),
                 write_timeout: WRITE_TIMEOUT,
             },
+            idle_grace,
             header_timeout: http.header_timeout_ms.duration(),
             handshake_timeout: tls.handshake_timeout_ms.duration(),
             drain: CancellationToken::new(),
@@ -203,11 +211,23 @@ impl Shared {
             }
         }
         match &self.tls {
-            None => self.serve(stream, client).await,
+            None => {
+                let activity = Activity::new(self.idle);
+                let nothing = OnceLock::new();
+                let http = tokio::select! {
+                    http = self.spoken_on(&stream) => http,
+                    expired = activity.expired() => return expired.as_str(),
+                    () = self.drained(&nothing) => return "drained",
+                };
+                self.serve(http, stream, client, activity).await
+            }
             Some(tls) => {
                 let handshake = tls.accept(stream);
                 match tokio::time::timeout(self.handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) => self.serve(stream, client).await,
+                    Ok(Ok(stream)) => {
+                        let activity = Activity::new(self.idle);
+                        self.serve(&self.either, stream, client, activity).await
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "the TLS handshake failed");
                         "handshake"
@@ -218,15 +238,32 @@ impl Shared {
         }
     }
 
-    async fn serve<S>(&self, stream: S, client: IpAddr) -> Reason
+    /// What the first bytes of a connection speak, as far as they tell; they
+    /// are left in the socket. hyper finds it out by itself, but then reads a
+    /// head in two pieces and doubles its buffer for the second: 8 KiB more for
+    /// each connection of HTTP/1, as long as it lives.
+    async fn spoken_on(&self, stream: &TcpStream) -> &auto::Builder<TokioExecutor> {
+        let mut first = [0; HTTP2_BEGINS.len()];
+        match stream.peek(&mut first).await {
+            Ok(count) if !HTTP2_BEGINS.starts_with(&first[..count]) => &self.http1,
+            Ok(_) | Err(_) => &self.either,
+        }
+    }
+
+    async fn serve<S>(
+        &self,
+        http: &auto::Builder<TokioExecutor>,
+        stream: S,
+        client: IpAddr,
+        activity: Arc<Activity>,
+    ) -> Reason
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.idle);
         let stream = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let asked = AtomicBool::new(false);
+        let spoken = OnceLock::new();
         let service = service_fn(|request: Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
+            spoken.get_or_init(|| request.version());
             let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
             async move {
                 let answer = handler.answer(request, client).await;
@@ -234,7 +271,7 @@ impl Shared {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let mut connection = pin!(self.http.serve_connection(stream, service));
+        let mut connection = pin!(http.serve_connection(stream, service));
         let reason = tokio::select! {
             ended = connection.as_mut() => {
                 return if ended.is_ok() { "done" } else { "error" };
@@ -243,7 +280,7 @@ impl Shared {
                 Expired::KeepAlive => expired.as_str(),
                 Expired::HeadTimeout | Expired::WriteStalled => return expired.as_str(),
             },
-            () = self.drained(&asked) => "drained",
+            () = self.drained(&spoken) => "drained",
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -266,13 +303,19 @@ impl Shared {
         }
     }
 
-    /// Resolves when a connection is to be drained. hyper closes at once what
-    /// has not sent a byte yet, and the first request may be on its way.
-    async fn drained(&self, asked: &AtomicBool) {
+    /// Resolves when a connection is to be drained.
+    ///
+    /// HTTP/2 tells its client by GOAWAY which requests were taken. HTTP/1 can
+    /// only close, perhaps over a push that is on its way; so it is left open
+    /// for one more, whose answer tells the client to close.
+    async fn drained(&self, spoken: &OnceLock<Version>) {
         self.drain.cancelled().await;
-        if !asked.load(Ordering::Relaxed) {
-            tokio::time::sleep(NEWCOMER_GRACE).await;
-        }
+        let grace = match spoken.get() {
+            Some(&Version::HTTP_2) => return,
+            Some(_) => self.idle_grace,
+            None => self.idle_grace.max(NEWCOMER_GRACE),
+        };
+        tokio::time::sleep(grace).await;
     }
 }
 

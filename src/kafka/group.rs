@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{
-    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance,
-};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::member_config;
@@ -134,6 +133,23 @@ impl Member {
             Ok((element.partition(), offset))
         };
         list.elements().iter().map(settled).collect()
+    }
+
+    /// Makes these offsets the next that come, of partitions that came.
+    ///
+    /// # Errors
+    ///
+    /// Where one has not started yet, or is not this member's.
+    pub fn seek(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), KafkaError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let list = self.offsets(offsets.iter().map(|(partition, next)| (*partition, *next)))?;
+        let sought = self.consumer.seek_partitions(list, ASK)?;
+        sought
+            .elements()
+            .iter()
+            .try_for_each(TopicPartitionListElem::error)
     }
 
     /// Holds the records of these partitions back, also those that are fetched
@@ -273,21 +289,41 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(list) = rebalance {
-            self.push(Moved::Went(partitions(list)));
+    /// As librdkafka's own for cooperative groups, but for where partitions
+    /// start.
+    ///
+    /// Left to itself, librdkafka asks for the committed offsets. Where an error
+    /// answers, it tells of it once and never starts the partition; and where
+    /// partitions come or go while a transaction on the offsets is open, it
+    /// starts at the first record that there is. So partitions start at once,
+    /// at any offset and paused, and [`Member::seek`] says the right one.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions = partitions(list);
+        let (done, moved) = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            (assign(consumer, list), Moved::Came(partitions))
+        } else {
+            (consumer.incremental_unassign(list), Moved::Went(partitions))
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, ?moved, "a rebalance could not be followed");
         }
+        self.push(moved);
     }
+}
 
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(list) = rebalance {
-            // Not one record before the state is restored.
-            if let Err(error) = consumer.pause(list) {
-                tracing::warn!(%error, "new partitions could not be paused");
-            }
-            self.push(Moved::Came(partitions(list)));
-        }
-    }
+/// Partitions start paused: not one record before the state is restored.
+fn assign(
+    consumer: &BaseConsumer<Context>,
+    list: &mut TopicPartitionList,
+) -> Result<(), KafkaError> {
+    list.set_all_offsets(Offset::Offset(0))?;
+    consumer.incremental_assign(list)?;
+    consumer.pause(list)
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<i32> {

@@ -1,9 +1,12 @@
 //! Reads partitions of a compacted topic from start to end.
 //!
-//! The end is the high watermark of the moment. A predecessor's last
-//! transaction may be committed in the group's offsets while its marker has
-//! not reached this partition yet; the reader therefore waits until the last
-//! stable offset has passed that watermark before it trusts an end.
+//! The end is the high watermark of the moment, and what is met as an end may
+//! be before it. A predecessor's last transaction may be committed in the
+//! group's offsets while its marker has not reached this partition yet: its
+//! records are hidden so long. And behind an election, a leader shows less than
+//! there is until its followers have asked it, though it does not answer
+//! questions for the end so long (KIP-207). So an end counts when it is met
+//! again after the answer that the last stable offset has passed the watermark.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -82,37 +85,69 @@ impl Restore {
             .values()
             .map(|(low, high)| u64::try_from(high - low).unwrap_or(0))
             .sum();
-        for (partition, (_, high)) in &ends {
+        let mut next: BTreeMap<i32, i64> = ends
+            .iter()
+            .map(|(partition, (low, _))| (*partition, *low))
+            .collect();
+        let mut read = 0;
+        let mut go_on = |read| go_on(read, total);
+        let complete = self.read_from(&mut next, &mut read, &mut each, &mut go_on)?
+            && self.await_stable(&ends, read, &mut go_on)?
+            && self.read_from(&mut next, &mut read, &mut each, &mut go_on)?;
+        Ok(complete)
+    }
+
+    /// Waits until nothing before the ends is hidden; whether that is so.
+    fn await_stable(
+        &self,
+        ends: &BTreeMap<i32, (i64, i64)>,
+        read: u64,
+        go_on: &mut impl FnMut(u64) -> bool,
+    ) -> Result<bool, KafkaError> {
+        for (partition, (_, high)) in ends {
             while self.watermarks(&self.committed, *partition)?.1 < *high {
-                if !go_on(0, total) {
+                if !go_on(read) {
                     return Ok(false);
                 }
                 std::thread::sleep(POLL);
             }
         }
+        Ok(true)
+    }
+
+    /// Reads from the `next` offsets until each partition has met an end;
+    /// whether all have.
+    fn read_from(
+        &self,
+        next: &mut BTreeMap<i32, i64>,
+        read: &mut u64,
+        each: &mut impl FnMut(&Restored<'_>),
+        go_on: &mut impl FnMut(u64) -> bool,
+    ) -> Result<bool, KafkaError> {
         let mut list = TopicPartitionList::new();
-        for partition in ends.keys() {
-            list.add_partition_offset(&self.topic, *partition, Offset::Beginning)?;
+        for (partition, offset) in next.iter() {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
         }
         self.committed.assign(&list)?;
-        let complete = self.read_assigned(ends.len(), total, &mut each, &mut go_on);
+        let complete = self.read_assigned(next, read, each, go_on);
         self.committed.unassign()?;
         Ok(complete)
     }
 
     fn read_assigned(
         &self,
-        partitions: usize,
-        total: u64,
+        next: &mut BTreeMap<i32, i64>,
+        read: &mut u64,
         each: &mut impl FnMut(&Restored<'_>),
-        go_on: &mut impl FnMut(u64, u64) -> bool,
+        go_on: &mut impl FnMut(u64) -> bool,
     ) -> bool {
-        let (mut ended, mut read) = (BTreeSet::new(), 0);
-        while ended.len() < partitions {
+        let mut ended = BTreeSet::new();
+        while ended.len() < next.len() {
             for _ in 0..STRETCH {
                 match self.committed.poll(POLL) {
                     Some(Ok(message)) => {
-                        read += 1;
+                        *read += 1;
+                        next.insert(message.partition(), message.offset() + 1);
                         if let Some(key) = message.key() {
                             each(&Restored {
                                 partition: message.partition(),
@@ -133,7 +168,7 @@ impl Restore {
                     None => break,
                 }
             }
-            if !go_on(read, total) {
+            if !go_on(*read) {
                 return false;
             }
         }

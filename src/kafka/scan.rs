@@ -56,7 +56,10 @@ impl Scan {
             Isolation::Uncommitted => "read_uncommitted",
             Isolation::Committed => "read_committed",
         };
-        let consumer = reader_config(settings, isolation).create_with_context(Quiet)?;
+        let consumer = reader_config(settings, isolation)
+            // So long a broker lets the reader of an end wait for what comes.
+            .set("fetch.wait.max.ms", "20")
+            .create_with_context(Quiet)?;
         Ok(Self { consumer })
     }
 
@@ -66,20 +69,23 @@ impl Scan {
     ///
     /// Where the cluster does not answer, or has no such topic.
     pub fn ends(&self, topic: &str) -> Result<Positions, KafkaError> {
-        self.bounds(topic, |(_, end)| end)
-    }
-
-    /// Where the partitions of a topic begin now.
-    ///
-    /// # Errors
-    ///
-    /// As [`Scan::ends`].
-    pub fn beginnings(&self, topic: &str) -> Result<Positions, KafkaError> {
-        self.bounds(topic, |(beginning, _)| beginning)
+        let metadata = self.consumer.fetch_metadata(Some(topic), ASK)?;
+        let partitions = metadata
+            .topics()
+            .first()
+            .map_or(&[][..], |topic| topic.partitions());
+        if partitions.is_empty() {
+            let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
+            return Err(KafkaError::MetadataFetch(missing));
+        }
+        partitions
+            .iter()
+            .map(|partition| Ok((partition.id(), self.bounds(topic, partition.id())?.1)))
+            .collect()
     }
 
     /// Gives `each` the records of a topic from `at` to its end now, and moves
-    /// `at` behind them.
+    /// `at` behind them. A partition that came since is read from its beginning.
     ///
     /// # Errors
     ///
@@ -88,10 +94,60 @@ impl Scan {
         &self,
         topic: &str,
         at: &mut Positions,
-        mut each: impl FnMut(&Scanned<'_>),
+        each: impl FnMut(&Scanned<'_>),
     ) -> Result<(), KafkaError> {
         let mut open = self.ends(topic)?;
         open.retain(|partition, end| at.get(partition).is_none_or(|at| at < end));
+        self.read_open(topic, open, at, each)
+    }
+
+    /// Gives `each` the records of one partition from this offset to its end now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scan::read`].
+    pub fn read_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        each: impl FnMut(&Scanned<'_>),
+    ) -> Result<(), KafkaError> {
+        let (beginning, end) = self.bounds(topic, partition)?;
+        let from = from.max(beginning);
+        if from >= end {
+            return Ok(());
+        }
+        let open = Positions::from([(partition, end)]);
+        self.read_open(topic, open, &mut Positions::from([(partition, from)]), each)
+    }
+
+    /// Where a partition begins and ends now, for this reader's isolation. A
+    /// new leader cannot tell before its followers have asked it (KIP-207), so
+    /// a refusal is asked again.
+    ///
+    /// # Errors
+    ///
+    /// Where the cluster does not answer for longer than that takes.
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match self.consumer.fetch_watermarks(topic, partition, ASK) {
+                Ok(bounds) => return Ok(bounds),
+                Err(error) if Instant::now() > give_up => return Err(error),
+                Err(error) => tracing::debug!(%error, topic, partition, "asking again"),
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn read_open(
+        &self,
+        topic: &str,
+        mut open: Positions,
+        at: &mut Positions,
+        mut each: impl FnMut(&Scanned<'_>),
+    ) -> Result<(), KafkaError> {
         if open.is_empty() {
             return Ok(());
         }
@@ -137,26 +193,6 @@ impl Scan {
             }
         }
         Ok(())
-    }
-
-    fn bounds(&self, topic: &str, choose: fn((i64, i64)) -> i64) -> Result<Positions, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), ASK)?;
-        let partitions = metadata
-            .topics()
-            .first()
-            .map_or(&[][..], |topic| topic.partitions());
-        if partitions.is_empty() {
-            let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
-            return Err(KafkaError::MetadataFetch(missing));
-        }
-        partitions
-            .iter()
-            .map(|partition| {
-                let id = partition.id();
-                let bounds = self.consumer.fetch_watermarks(topic, id, ASK)?;
-                Ok((id, choose(bounds)))
-            })
-            .collect()
     }
 }
 

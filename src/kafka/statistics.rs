@@ -93,10 +93,10 @@ impl ClientStatistics {
                 );
             }
             if let Some(round_trip) = &broker.rtt {
-                for (quantile, micros) in [("0.5", round_trip.p50), ("0.99", round_trip.p99)] {
+                for (percentile, micros) in [("50", round_trip.p50), ("99", round_trip.p99)] {
                     metrics
                         .round_trip_seconds
-                        .with_label_values(&[self.client, &node, quantile])
+                        .with_label_values(&[self.client, &node, percentile])
                         .set(count(micros) / 1e6);
                 }
             }

@@ -1,6 +1,7 @@
 //! A producer's transactions, and the three answers to their errors: the same
 //! call again, abort, or end the process.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -20,10 +21,49 @@ const ABORT_CALL: Duration = Duration::from_millis(200);
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A call that has not returned after so long may never do. librdkafka bounds
+/// each by [`CALL`], but for one: while a transaction's offsets wait for a group
+/// coordinator that is being elected, it asks three times at once who that is,
+/// and then not again before some broker comes or goes.
+const STUCK: Duration = Duration::from_secs(20);
+
 /// The transactions of one transactional id.
 pub struct Transactions {
     producer: BaseProducer<Context>,
     timeout: Duration,
+    pulse: Pulse,
+}
+
+/// Tells, while a thread is within its transactions, whether it will come back.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    /// Since when the call that is under way waits.
+    call: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Pulse {
+    /// Whether a call has not returned for so long that it may never do. Only
+    /// the end of the process helps then; a successor aborts what is open.
+    pub fn is_stuck(&self) -> bool {
+        let since = *self.call.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > STUCK)
+    }
+
+    /// Whether the transactions that it belongs to are gone.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.call) == 1
+    }
+
+    fn during<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.set(Some(Instant::now()));
+        let result = call();
+        self.set(None);
+        result
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
 }
 
 /// A record to write within a transaction.
@@ -64,7 +104,13 @@ impl Transactions {
         Ok(Self {
             producer: config.create_with_context(Context)?,
             timeout: settings.streams.transaction_timeout_ms.duration(),
+            pulse: Pulse::default(),
         })
+    }
+
+    /// For whoever watches the thread that makes these transactions.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Takes the transactional id over: aborts what a predecessor left open,
@@ -75,7 +121,7 @@ impl Transactions {
     /// [`TransactionError::Fatal`] where trying again does not help.
     pub fn take_over(&self, go_on: impl Fn() -> bool) -> Result<bool, TransactionError> {
         while go_on() {
-            match self.producer.init_transactions(CALL) {
+            match self.pulse.during(|| self.producer.init_transactions(CALL)) {
                 Ok(()) => return Ok(true),
                 Err(error) if is_retriable(&error) => std::thread::sleep(PAUSE),
                 Err(error) => return Err(TransactionError::Fatal(error)),
@@ -130,8 +176,10 @@ impl Transactions {
     ) -> Result<(), TransactionError> {
         let give_up_at = Instant::now() + self.timeout;
         let call = || {
-            self.producer
-                .send_offsets_to_transaction(offsets, group, CALL)
+            self.pulse.during(|| {
+                self.producer
+                    .send_offsets_to_transaction(offsets, group, CALL)
+            })
         };
         until_settled(call, || Instant::now() < give_up_at)
     }
@@ -144,7 +192,8 @@ impl Transactions {
     ///
     /// See [`TransactionError`].
     pub fn commit(&self) -> Result<(), TransactionError> {
-        until_settled(|| self.producer.commit_transaction(CALL), || true)
+        let call = || self.pulse.during(|| self.producer.commit_transaction(CALL));
+        until_settled(call, || true)
     }
 
     /// Aborts the transaction that is open. Waits as long as no broker answers.
@@ -157,7 +206,8 @@ impl Transactions {
         // whoever aborts must fetch them; the commit does so by itself.
         let call = || {
             self.producer.poll(Duration::ZERO);
-            self.producer.abort_transaction(ABORT_CALL)
+            self.pulse
+                .during(|| self.producer.abort_transaction(ABORT_CALL))
         };
         let aborted = until_settled(call, || true);
         aborted.map_err(|error| match error {

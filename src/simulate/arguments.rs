@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use super::world::Shares;
@@ -95,9 +96,28 @@ pub struct SimulateArgs {
     #[arg(long, help_heading = "Outcome")]
     pub json: bool,
 
+    /// Writes the outcome as a page with plots as well, for a browser.
+    #[arg(long, value_name = "FILE", help_heading = "Outcome")]
+    pub report: Option<PathBuf>,
+    /// Marks moments in the plots: each line of this file, read at the end, is a time in
+    /// RFC 3339 and a text.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "report",
+        help_heading = "Outcome"
+    )]
+    pub marks: Option<PathBuf>,
+
     /// Proves on this Kafka that every push answered 200 is stored, byte for byte, under its key.
-    #[arg(long, value_name = "BOOTSTRAP", help_heading = "Proof")]
+    #[arg(long, value_name = "BOOTSTRAP", value_parser = NonEmptyStringValueParser::new(), help_heading = "Proof")]
     pub verify: Option<String>,
+    /// Proves also that the state topics hold what follows from what is stored.
+    #[arg(long, requires = "verify", help_heading = "Proof")]
+    pub verify_state: bool,
+    /// How long the streams get to catch up.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration, requires = "verify_state", help_heading = "Proof")]
+    pub catch_up: Duration,
     /// What stands before every topic's name, as `topics.prefix`.
     #[arg(
         long,
@@ -117,6 +137,17 @@ pub enum PolicyName {
     Discard,
     /// As published before: what is not answered, or 501 to 504, is pushed again for ten minutes.
     Retry,
+}
+
+impl PolicyName {
+    /// As it is written on the command line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Discard => "discard",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 impl SimulateArgs {

@@ -149,6 +149,16 @@ impl Platform {
         None
     }
 
+    /// A push that had not gone out when the host was blacklisted: it waits
+    /// with those that are as old.
+    pub fn take_back(&mut self, message: Message) {
+        let place = self
+            .backlog
+            .partition_point(|waiting| waiting.since <= message.since);
+        self.backlog.insert(place, message);
+        self.backlog_bytes += u64::from(message.bytes);
+    }
+
     /// What the platform does now of its own accord.
     pub fn next(&mut self, now: Duration) -> Step {
         self.take_up_retries(now);
@@ -230,12 +240,10 @@ impl Platform {
             };
             return;
         }
-        if self
-            .backlog
-            .front()
-            .is_some_and(|front| front.number == message.number)
-        {
-            self.pop();
+        let waiting = self.backlog.iter();
+        let mut places = waiting.map(|waiting| waiting.number);
+        if let Some(place) = places.position(|number| number == message.number) {
+            self.remove(place);
         }
         if answer != Answer::Status(200) {
             self.counts.lost += 1;
@@ -300,7 +308,11 @@ impl Platform {
     }
 
     fn pop(&mut self) -> Option<Message> {
-        let message = self.backlog.pop_front()?;
+        self.remove(0)
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Message> {
+        let message = self.backlog.remove(place)?;
         self.backlog_bytes -= u64::from(message.bytes);
         Some(message)
     }

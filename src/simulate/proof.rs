@@ -1,19 +1,15 @@
 //! The proof that what was answered 200 is stored: byte for byte, under its
 //! key, in its topic.
 //!
-//! Pure: it is given records one by one, in any order. No push is kept. What
-//! is kept of each is 16 bytes (96 bits of the hash of its body, and its
-//! number) and two bits; whatever else must be known of it is derived again.
-//! Ten million pushes take 163 MB.
+//! Pure: it is given records one by one, in any order. No push is kept; beside
+//! the index of their bodies two bits of each.
 //!
 //! What was not answered 200 may or may not be stored, so that its absence
 //! proves nothing. A record whose body is of no push of the run is none of ours.
 
 use std::fmt;
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 
+use super::index::Index;
 use super::ledger::Numbers;
 use super::world::World;
 use crate::topics::Topic;
@@ -25,9 +21,9 @@ const TOLD: usize = 20;
 #[derive(Debug)]
 pub struct Proof<'a> {
     world: &'a World,
+    index: &'a Index,
+    pushes: u32,
     answered: &'a Numbers,
-    /// Sorted: the hash in the high bits, the number in the low ones.
-    index: Vec<u128>,
     stored: Numbers,
     verdict: Verdict,
 }
@@ -82,11 +78,12 @@ pub enum Fault {
 
 impl<'a> Proof<'a> {
     /// A proof over the first `pushes` of a world, of which some were answered 200.
-    pub fn new(world: &'a World, pushes: u32, answered: &'a Numbers) -> Self {
+    pub fn new(world: &'a World, index: &'a Index, pushes: u32, answered: &'a Numbers) -> Self {
         Self {
             world,
+            index,
+            pushes,
             answered,
-            index: index(world, pushes),
             stored: Numbers::default(),
             verdict: Verdict {
                 answered: answered.count(),
@@ -97,11 +94,8 @@ impl<'a> Proof<'a> {
 
     /// Takes one stored record into account.
     pub fn take(&mut self, topic: Topic, key: Option<&[u8]>, value: &[u8]) {
-        let hash = hash(value);
-        let first = self.index.partition_point(|entry| entry >> 32 < hash);
-        let rest = &self.index[first..];
-        let same = &rest[..rest.partition_point(|entry| entry >> 32 == hash)];
-        let Some(any) = same.first().map(|entry| number_of(*entry)) else {
+        let same = self.index.numbers(value);
+        let Some(any) = same.clone().next() else {
             self.verdict.others += 1;
             return;
         };
@@ -112,10 +106,7 @@ impl<'a> Proof<'a> {
             return;
         }
         // Pushes with the same body each have a record of their own.
-        let mut open = same
-            .iter()
-            .map(|entry| number_of(*entry))
-            .filter(|number| !self.stored.contains(*number));
+        let mut open = same.filter(|number| !self.stored.contains(*number));
         let spare = open.clone().next();
         let wanted = open.find(|number| self.answered.contains(*number));
         match (wanted, spare) {
@@ -140,10 +131,7 @@ impl<'a> Proof<'a> {
     pub fn finish(mut self) -> Verdict {
         self.verdict.missing = self.verdict.answered - self.verdict.stored;
         if self.verdict.missing > 0 {
-            let mut numbers: Vec<u32> = self.index.iter().map(|entry| number_of(*entry)).collect();
-            numbers.sort_unstable();
-            let missing = numbers
-                .into_iter()
+            let missing = (0..self.pushes)
                 .filter(|number| self.answered.contains(*number) && !self.stored.contains(*number));
             let room = TOLD.saturating_sub(self.verdict.faults.len());
             let told: Vec<Fault> = missing
@@ -218,47 +206,6 @@ fn shown(key: Option<&str>) -> String {
         || "(none)".to_owned(),
         |key| key.chars().take(64).flat_map(char::escape_debug).collect(),
     )
-}
-
-/// Derives every push once, on all processors.
-fn index(world: &World, pushes: u32) -> Vec<u128> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = pushes / u32::try_from(threads).unwrap_or(1) + 1;
-    let mut index = Vec::with_capacity(usize::try_from(pushes).unwrap_or(0));
-    thread::scope(|scope| {
-        let starts = (0..pushes).step_by(usize::try_from(share).unwrap_or(1));
-        let parts: Vec<_> = starts
-            .map(|start| {
-                let end = start.saturating_add(share).min(pushes);
-                scope.spawn(move || {
-                    (start..end)
-                        .map(|number| entry(world, number))
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        for part in parts {
-            index.extend(part.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-    });
-    index.sort_unstable();
-    index
-}
-
-fn entry(world: &World, number: u32) -> u128 {
-    hash(&world.push(number.into()).body) << 32 | u128::from(number)
-}
-
-/// 96 bits of BLAKE3: among ten million pushes two differing bodies share them
-/// with a probability of one in 10^15.
-fn hash(body: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    bytes[4..].copy_from_slice(&blake3::hash(body).as_bytes()[..12]);
-    u128::from_be_bytes(bytes)
-}
-
-fn number_of(entry: u128) -> u32 {
-    u32::try_from(entry & u128::from(u32::MAX)).unwrap_or(0)
 }
 
 #[cfg(test)]

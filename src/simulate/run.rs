@@ -6,8 +6,10 @@
 //! the time at which it was due.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -51,6 +53,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// What was still waiting at the end.
     pub backlog: usize,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
     /// How long it took.
     pub lasted: Duration,
 }
@@ -66,14 +70,16 @@ pub async fn run(
     progress: &mut Progress,
     signals: &mut Signals,
 ) -> Outcome {
-    let (jobs, answers) = workers(plan, connector);
-    let start = Instant::now();
+    let hold = Arc::new(AtomicBool::new(false));
+    let (jobs, answers) = workers(plan, connector, &hold);
+    let (started_at, start) = (Utc::now(), Instant::now());
     let mut run = Run {
         plan,
         platform,
         start,
         jobs,
         answers,
+        hold,
         pushes: plan.pushes,
         offered: 0,
         in_flight: 0,
@@ -91,6 +97,7 @@ pub async fn run(
         counts: run.platform.counts(),
         backlog: run.platform.backlog(),
         tally: run.tally,
+        started_at,
         lasted: start.elapsed(),
     }
 }
@@ -101,6 +108,8 @@ struct Run {
     start: Instant,
     jobs: UnboundedSender<Job>,
     answers: UnboundedReceiver<Answered>,
+    /// While the host is blacklisted, what waits for a connection stays here.
+    hold: Arc<AtomicBool>,
     pushes: u32,
     offered: u32,
     in_flight: usize,
@@ -114,13 +123,17 @@ struct Run {
 struct Job {
     message: Message,
     due: Duration,
+    is_probe: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Answered {
     job: Job,
-    answer: Answer,
+    /// None where the push was held back.
+    answer: Option<Answer>,
     at: Instant,
+    /// Since it went out.
+    took: Duration,
 }
 
 impl Run {
@@ -197,20 +210,36 @@ impl Run {
 
     fn send(&mut self, message: Message, due: Duration) {
         self.in_flight += 1;
+        let is_probe = self.platform.is_blacklisted();
         // The workers are there as long as this end of their channel.
-        let _ = self.jobs.send(Job { message, due });
+        let _ = self.jobs.send(Job {
+            message,
+            due,
+            is_probe,
+        });
     }
 
     fn take(&mut self, answered: Answered) {
-        let Answered { job, answer, at } = answered;
+        let Answered {
+            job,
+            answer,
+            at,
+            took,
+        } = answered;
         self.in_flight -= 1;
+        let Some(answer) = answer else {
+            self.platform.take_back(job.message);
+            return;
+        };
         let at = at.saturating_duration_since(self.start);
-        self.tally.count(answer, at.saturating_sub(job.due));
+        self.tally.count(answer, at.saturating_sub(job.due), took);
         if answer == Answer::Status(200) {
             self.answered.insert(job.message.number);
         }
         self.platform
             .answered(job.message, answer, self.start.elapsed());
+        self.hold
+            .store(self.platform.is_blacklisted(), Ordering::Relaxed);
     }
 
     fn is_over(&mut self) -> bool {
@@ -247,6 +276,7 @@ impl Run {
 fn workers(
     plan: Plan,
     connector: &Connector,
+    hold: &Arc<AtomicBool>,
 ) -> (UnboundedSender<Job>, UnboundedReceiver<Answered>) {
     let (jobs, queue) = unbounded_channel();
     let (report, answers) = unbounded_channel();
@@ -260,6 +290,7 @@ fn workers(
                 connection: Arc::clone(&connection),
                 queue: Arc::clone(&queue),
                 report: report.clone(),
+                hold: Arc::clone(hold),
             };
             tokio::spawn(worker.work());
         }
@@ -272,6 +303,7 @@ struct Worker {
     connection: Arc<Connection>,
     queue: Arc<Mutex<UnboundedReceiver<Job>>>,
     report: UnboundedSender<Answered>,
+    hold: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -279,10 +311,21 @@ impl Worker {
         loop {
             let job = self.queue.lock().await.recv().await;
             let Some(job) = job else { return };
-            let push = self.world.push(job.message.number.into());
-            let answer = self.connection.push(push.body).await;
+            let begin = Instant::now();
+            let answer = if self.hold.load(Ordering::Relaxed) && !job.is_probe {
+                None
+            } else {
+                let push = self.world.push(job.message.number.into());
+                Some(self.connection.push(push.body).await)
+            };
             let at = Instant::now();
-            if self.report.send(Answered { job, answer, at }).is_err() {
+            let answered = Answered {
+                job,
+                answer,
+                at,
+                took: at - begin,
+            };
+            if self.report.send(answered).is_err() {
                 return;
             }
         }

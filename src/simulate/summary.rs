@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::proof::Verdict;
+use super::judge::Judgement;
+use super::proof;
 use super::run::Outcome;
+use super::states;
 
 /// Everything that is said at the end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,12 +25,17 @@ pub struct Summary {
     pub answers: BTreeMap<String, u64>,
     /// From the intended send time, in milliseconds.
     pub latency_ms: LatencyMs,
+    /// The longest that an answer took once its push had gone out.
+    pub longest_answer_ms: f64,
     /// What the delivery rules led to.
     #[serde(flatten)]
     pub policy: PolicyCounts,
     /// What the proof came to, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What the comparison of the states came to, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub states: Option<StatesVerification>,
 }
 
 /// Latencies in milliseconds.
@@ -87,6 +94,27 @@ pub struct Verification {
     pub faults: Vec<String>,
 }
 
+/// What the comparison of the states came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatesVerification {
+    /// Whether all states are the model's.
+    pub holds: bool,
+    /// Commands that were compared.
+    pub commands: u64,
+    /// Devices that were compared.
+    pub devices: u64,
+    /// Upgrade operations that were compared.
+    pub operations: u64,
+    /// States that are not the model's.
+    pub differing: u64,
+    /// What the streams had not done when the time was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+    /// The first differences.
+    pub faults: Vec<String>,
+}
+
 impl Summary {
     /// Sums up a run.
     pub fn new(seed: u64, outcome: &Outcome) -> Self {
@@ -106,6 +134,7 @@ impl Summary {
                 p999: millis(latency.p999),
                 max: millis(latency.max),
             },
+            longest_answer_ms: millis(outcome.tally.longest_answer()),
             policy: PolicyCounts {
                 blacklistings: outcome.counts.blacklistings,
                 lost_by_policy: outcome.counts.lost,
@@ -114,23 +143,15 @@ impl Summary {
                 backlog_at_end: outcome.backlog,
             },
             verification: None,
+            states: None,
         }
     }
 
-    /// Adds what the proof came to.
+    /// Adds what the proofs came to.
     #[must_use]
-    pub fn with(mut self, verdict: &Verdict) -> Self {
-        self.verification = Some(Verification {
-            holds: verdict.holds(),
-            answered200: verdict.answered,
-            stored: verdict.stored,
-            missing: verdict.missing,
-            misplaced: verdict.misplaced,
-            doubled: verdict.doubled,
-            stored_unanswered: verdict.unanswered,
-            others: verdict.others,
-            faults: verdict.faults.iter().map(ToString::to_string).collect(),
-        });
+    pub fn with(mut self, judgement: &Judgement) -> Self {
+        self.verification = Some(Verification::from(&judgement.stored));
+        self.states = judgement.states.as_ref().map(StatesVerification::from);
         self
     }
 
@@ -144,13 +165,45 @@ impl Summary {
     }
 }
 
+impl From<&proof::Verdict> for Verification {
+    fn from(verdict: &proof::Verdict) -> Self {
+        Self {
+            holds: verdict.holds(),
+            answered200: verdict.answered,
+            stored: verdict.stored,
+            missing: verdict.missing,
+            misplaced: verdict.misplaced,
+            doubled: verdict.doubled,
+            stored_unanswered: verdict.unanswered,
+            others: verdict.others,
+            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&states::Verdict> for StatesVerification {
+    fn from(verdict: &states::Verdict) -> Self {
+        Self {
+            holds: verdict.holds(),
+            commands: verdict.commands,
+            devices: verdict.devices,
+            operations: verdict.operations,
+            differing: verdict.differing,
+            behind: verdict.behind.clone(),
+            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         row(f, "seed", &self.seed)?;
         row(f, "pushes", &self.pushes)?;
         row(f, "took", &format_args!("{:.1} s", self.seconds))?;
         for (answer, count) in &self.answers {
-            row(f, &format!("answered {answer}"), count)?;
+            let is_code = answer.starts_with(|first: char| first.is_ascii_digit());
+            let prefix = if is_code { "answered " } else { "" };
+            row(f, &format!("{prefix}{answer}"), count)?;
         }
         let latency = &self.latency_ms;
         for (name, ms) in [
@@ -162,14 +215,19 @@ impl fmt::Display for Summary {
         ] {
             row(f, &format!("latency {name}"), &format_args!("{ms:.1} ms"))?;
         }
+        let longest = self.longest_answer_ms;
+        row(f, "longest answer", &format_args!("{longest:.1} ms"))?;
         row(f, "blacklistings", &self.policy.blacklistings)?;
         row(f, "lost by policy", &self.policy.lost_by_policy)?;
         row(f, "pushed again", &self.policy.retries)?;
         row(f, "left in backlog", &self.policy.backlog_at_end)?;
-        match &self.verification {
-            Some(verification) => verification.fmt(f),
-            None => Ok(()),
+        if let Some(verification) = &self.verification {
+            verification.fmt(f)?;
         }
+        if let Some(states) = &self.states {
+            states.fmt(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +253,30 @@ impl fmt::Display for Verification {
             writeln!(
                 f,
                 "NOT VERIFIED: something answered 200 is not stored as it was sent"
+            )
+        }
+    }
+}
+
+impl fmt::Display for StatesVerification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        row(f, "commands", &self.commands)?;
+        row(f, "devices", &self.devices)?;
+        row(f, "upgrade operations", &self.operations)?;
+        row(f, "differing states", &self.differing)?;
+        for fault in &self.faults {
+            writeln!(f, "  {fault}")?;
+        }
+        if let Some(behind) = &self.behind {
+            writeln!(f, "the streams had not caught up: {behind}")?;
+        }
+        if self.holds {
+            writeln!(f, "verified: the states follow from what is stored")
+        } else {
+            writeln!(
+                f,
+                "NOT VERIFIED: a state does not follow from what is stored"
             )
         }
     }

@@ -20,6 +20,7 @@ pub type Answers = BTreeMap<Answer, u64>;
 pub struct Tally {
     answers: Answers,
     latency: Histogram<u64>,
+    longest_answer: Duration,
     second_answers: Answers,
     second_latency: Histogram<u64>,
     seconds: Vec<Second>,
@@ -40,6 +41,17 @@ pub struct Second {
     pub in_flight: usize,
     /// Whether the host was blacklisted at its end.
     pub blacklisted: bool,
+}
+
+/// How many answers took between so long and so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    /// The shortest of them.
+    pub from: Duration,
+    /// What the longest stayed below.
+    pub to: Duration,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// Latency from the intended send time.
@@ -63,14 +75,19 @@ impl Tally {
         Self {
             answers: Answers::new(),
             latency: histogram(),
+            longest_answer: Duration::ZERO,
             second_answers: Answers::new(),
             second_latency: histogram(),
             seconds: Vec::new(),
         }
     }
 
-    /// Counts an answer that came so long after the push was due.
-    pub fn count(&mut self, answer: Answer, latency: Duration) {
+    /// Counts an answer that came so long after the push was due, and so long
+    /// after it went out.
+    pub fn count(&mut self, answer: Answer, latency: Duration, took: Duration) {
+        if matches!(answer, Answer::Status(_)) {
+            self.longest_answer = self.longest_answer.max(took);
+        }
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         for histogram in [&mut self.latency, &mut self.second_latency] {
             histogram.saturating_record(us);
@@ -101,9 +118,35 @@ impl Tally {
         &self.answers
     }
 
+    /// The longest that an answer took once its push had gone out.
+    pub fn longest_answer(&self) -> Duration {
+        self.longest_answer
+    }
+
     /// The latency of all answers.
     pub fn latency(&self) -> Latency {
         Latency::of(&self.latency)
+    }
+
+    /// How the latency of all answers is spread; each bar is an eighth longer
+    /// than the one before. Those without an answer are left out.
+    pub fn distribution(&self) -> Vec<Bar> {
+        let mut bars = Vec::new();
+        let mut from = 1;
+        while from <= self.latency.max() {
+            let to = (from * 9 / 8).max(from + 1);
+            // The library counts both bounds in.
+            let count = self.latency.count_between(from, to - 1);
+            if count > 0 {
+                bars.push(Bar {
+                    from: Duration::from_micros(from),
+                    to: Duration::from_micros(to),
+                    count,
+                });
+            }
+            from = to;
+        }
+        bars
     }
 
     /// The run, second by second.

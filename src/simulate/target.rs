@@ -31,16 +31,14 @@ pub struct Target {
 /// Why there is nothing to push to.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    /// The URL is none.
-    #[error("the URL {url} cannot be pushed to: {reason}")]
+    /// The URL is none. It may hold a secret, so it is not repeated.
+    #[error("the URL cannot be pushed to: {reason}")]
     Url {
-        /// As it was given.
-        url: String,
         /// What is wrong.
         reason: &'static str,
     },
     /// The file with the password cannot be read.
-    #[error("--password-file {path}: {source}")]
+    #[error("--password-file {path}")]
     Password {
         /// As it was given.
         path: String,
@@ -57,10 +55,7 @@ impl Target {
     /// Where the URL is not `http://` or `https://` with a host, or the
     /// password cannot be read.
     pub fn new(arguments: &SimulateArgs) -> Result<Self, TargetError> {
-        let wrong = |reason| TargetError::Url {
-            url: arguments.url.clone(),
-            reason,
-        };
+        let wrong = |reason| TargetError::Url { reason };
         let uri: Uri = arguments.url.parse().map_err(|_| wrong("it is no URL"))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
@@ -87,6 +82,14 @@ impl Target {
             authorization: authorization(arguments)?,
             uri,
         })
+    }
+
+    /// What may be told of it: where it is, without a path or query, which may
+    /// hold a token.
+    pub fn authority(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let authority = self.authority.to_str().unwrap_or_default();
+        format!("{scheme}://{authority}")
     }
 }
 

@@ -1,7 +1,8 @@
 //! Reads what a run stored, for the proof.
 //!
 //! What was there before the run is passed over. A record that a stream wrote
-//! to the dead-letter topic is a copy and no push.
+//! to the dead-letter topic is a copy and no push; so is what a replay wrote,
+//! and its marks are nothing at all.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rdkafka::error::KafkaError;
 
 use super::proof::{Proof, Verdict};
 use crate::config::Settings;
-use crate::kafka::scan::{Isolation, Positions, Scan};
+use crate::kafka::scan::{Isolation, Positions, Scan, Scanned};
 use crate::topics::{Topic, name};
 
 /// Right after an election a partition may show an end that is behind what was
@@ -17,6 +18,12 @@ use crate::topics::{Topic, name};
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before looking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The headers of records that the ingress did not write.
+const NOT_OF_THE_INGRESS: [&str; 3] = [
+    "northbridge-topic",
+    "northbridge-replayed",
+    "northbridge-replayed-from",
+];
 
 /// The ingress's topics from a moment on.
 #[derive(Debug)]
@@ -64,7 +71,7 @@ impl Stored {
     fn read(&mut self, proof: &mut Proof<'_>) -> Result<(), KafkaError> {
         for (topic, name, at) in &mut self.topics {
             self.scan.read(name, at, |record| {
-                if record.header("northbridge-topic").is_none() {
+                if is_of_the_ingress(*record) {
                     let value = record.value().unwrap_or_default();
                     proof.take(*topic, record.key(), value);
                 }
@@ -72,4 +79,9 @@ impl Stored {
         }
         Ok(())
     }
+}
+
+fn is_of_the_ingress(record: Scanned<'_>) -> bool {
+    let mut foreign = NOT_OF_THE_INGRESS.iter();
+    !foreign.any(|name| record.header(name).is_some())
 }

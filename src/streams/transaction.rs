@@ -37,6 +37,7 @@ use crate::kafka::restore::Restore;
 use crate::kafka::transactions::{TransactionError, Transactions, Write};
 use crate::metrics::StreamMetrics;
 use crate::process::Exit;
+use crate::process::fail_point::fail_point;
 use crate::process::health::Condition;
 
 mod dead_letter;
@@ -487,35 +488,3 @@ fn receipt(record: &BorrowedMessage<'_>) -> Receipt {
 fn lost(error: &TransactionError) -> Ended {
     Ended::Lost(error.to_string())
 }
-
-/// In test builds only: kills the process, as SIGKILL does, the `count`-th time
-/// it passes the step that `NORTHBRIDGE_FAIL_POINT=step:count` names. With
-/// `step:count:STOP` it is frozen there instead.
-#[cfg(debug_assertions)]
-fn fail_point(step: u32) {
-    use std::process::Command;
-    use std::sync::LazyLock;
-    use std::sync::atomic::AtomicU64;
-
-    static FAIL_AT: LazyLock<Option<(u32, AtomicU64, String)>> = LazyLock::new(|| {
-        let text = std::env::var("NORTHBRIDGE_FAIL_POINT").ok()?;
-        let mut parts = text.split(':');
-        let (step, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let signal = parts.next().unwrap_or("KILL").to_owned();
-        Some((step, AtomicU64::new(count), signal))
-    });
-    if let Some((fail_step, left, signal)) = &*FAIL_AT
-        && *fail_step == step
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
-        let id = std::process::id().to_string();
-        let _ = Command::new("kill").args(["-s", signal, &id]).status();
-        if signal == "KILL" {
-            std::process::abort();
-        }
-    }
-}
-
-#[cfg(not(debug_assertions))]
-#[inline]
-fn fail_point(_: u32) {}

@@ -127,6 +127,34 @@ fn the_books_balance_after_a_mixture_of_everything() {
 }
 
 #[test]
+fn failures_count_in_a_row_until_a_push_is_answered_200() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let row = "northbridge_pushes_failed_in_a_row";
+    for failures in [1.0, 2.0, 3.0] {
+        assert_eq!(post_with(northbridge.address(), PATH, &[], "").status, 400);
+        northbridge.wait_for_metric(row, &[], failures);
+    }
+    let confirmation = message_confirm("r", "d", "sent");
+    let answer = post_with(northbridge.address(), PATH, &[], confirmation);
+    assert_eq!(answer.status, 200);
+    northbridge.wait_for_metric(row, &[], 0.0);
+}
+
+#[test]
+fn the_limits_of_what_is_in_flight_are_shown() {
+    let mock = Mock::start();
+    let northbridge = mock.ingress(&[
+        ("limits.max_connections", "11"),
+        ("limits.max_in_flight", "12"),
+        ("limits.max_in_flight_bytes", "1300000"),
+    ]);
+    northbridge.wait_for_metric("northbridge_max_connections", &[], 11.0);
+    northbridge.wait_for_metric("northbridge_max_pushes_in_flight", &[], 12.0);
+    northbridge.wait_for_metric("northbridge_max_in_flight_bytes", &[], 1_300_000.0);
+}
+
+#[test]
 fn what_is_no_push_is_not_in_the_books() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);

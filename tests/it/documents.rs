@@ -76,7 +76,7 @@ fn the_reasons_of_a_stream_are_those_of_the_specification() {
             .partition(|cell| cell.starts_with("northbridge-"));
     assert_eq!(listed, reasons);
     assert_eq!(added, texts_of_keys(headers));
-    let code = read("src/streams/push.rs") + &read("src/streams/transaction/overlay.rs");
+    let code = read("src/streams/push.rs") + &read("src/streams/transaction/dead_letter.rs");
     let in_code = code.lines().filter_map(|line| {
         let (variant, reason) = line.trim().split_once(" => \"")?;
         let reason = reason.strip_suffix("\",")?;

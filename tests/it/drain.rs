@@ -146,6 +146,29 @@ fn a_connection_made_at_the_last_moment_is_served() {
 }
 
 #[test]
+fn an_idle_connection_is_left_open_for_one_more_push() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("shutdown.idle_ms", "15000")]);
+    let mut idle = RawConnection::open(northbridge.address());
+    let mut push = || {
+        idle.write_post(PATH, &[], message_confirm("r", "d", "sent"));
+        idle.read_response()
+    };
+    assert_eq!(push().header("connection"), None);
+    northbridge.signal(Signal::TERM);
+    eventually("nobody listens any more", || {
+        RawConnection::try_open(northbridge.address())
+            .is_err()
+            .then_some(())
+    });
+    let answer = push();
+    let told = (answer.status, answer.header("connection"));
+    assert_eq!(told, (200, Some("close")));
+    assert!(idle.is_closed());
+    assert_eq!(northbridge.wait(), 0);
+}
+
+#[test]
 fn a_second_signal_stops_at_once_and_says_that_not_all_is_settled() {
     let mock = Mock::start();
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {

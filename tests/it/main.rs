@@ -28,6 +28,7 @@ mod command_line;
 mod dev;
 mod documents;
 mod drain;
+mod health;
 mod limits;
 mod protocols;
 mod pushes;

@@ -29,6 +29,7 @@ impl Bridge {
             ("kafka.bootstrap_servers", bootstrap),
             ("topics.prefix", prefix.as_str()),
             ("shutdown.announce_ms", "200"),
+            ("shutdown.idle_ms", "0"),
         ];
         let created = run(&["topics", "create"], &settings);
         assert!(created.status.success(), "{created:?}");

@@ -12,4 +12,5 @@ mod support;
 mod cluster;
 mod ingress;
 mod replay;
+mod simulate;
 mod streams;

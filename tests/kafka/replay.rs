@@ -47,6 +47,7 @@ impl House {
             ("topics.partitions", &self.partitions),
             ("streams.max_batch_records", &self.batch),
             ("shutdown.announce_ms", "0"),
+            ("shutdown.idle_ms", "0"),
         ]
     }
 

@@ -17,10 +17,11 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use tempfile::TempDir;
 
 use super::eventually;
-pub use broker::Broker;
+pub use broker::{Broker, Way};
 
 mod broker;
 mod class_data;
+mod disk;
 mod distribution;
 mod ports;
 
@@ -34,6 +35,11 @@ pub struct ClusterOptions {
     pub brokers: usize,
     /// Server properties on top of, or in place of, the test support's own.
     pub properties: Vec<(String, String)>,
+    /// How many zones of clients reach the brokers through ways of their own,
+    /// besides the direct one: see [`Cluster::zone_bootstrap`].
+    pub zones: usize,
+    /// The index of the broker that has a file system of its own, to be filled.
+    pub own_disk: Option<usize>,
 }
 
 impl Default for ClusterOptions {
@@ -41,6 +47,8 @@ impl Default for ClusterOptions {
         Self {
             brokers: 3,
             properties: Vec::new(),
+            zones: 0,
+            own_disk: None,
         }
     }
 }
@@ -65,6 +73,15 @@ impl Cluster {
     /// All brokers' addresses, as `bootstrap.servers` wants them.
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<_> = self.brokers.iter().map(Broker::address).collect();
+        addresses.join(",")
+    }
+
+    /// As [`Cluster::bootstrap`], for the clients of one zone. Nobody listens
+    /// there before a network forwards it: every broker names these addresses
+    /// to whoever comes by them.
+    pub fn zone_bootstrap(&self, zone: usize) -> String {
+        let ways = self.brokers.iter().map(|broker| broker.way(zone));
+        let addresses: Vec<_> = ways.map(|way| way.advertised.to_string()).collect();
         addresses.join(",")
     }
 

@@ -52,6 +52,7 @@ impl Mock {
             ("kafka.bootstrap_servers", bootstrap.as_str()),
             ("topics.partitions", "2"),
             ("shutdown.announce_ms", "0"),
+            ("shutdown.idle_ms", "0"),
         ];
         all.extend(settings);
         Northbridge::start(&["ingress"], &all)

@@ -13,12 +13,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod balancer;
 pub mod bodies;
 pub mod guarded;
 pub mod http;
 pub mod kafka_cluster;
 pub mod load;
 pub mod mock;
+pub mod network;
 pub mod northbridge;
 pub mod records;
 

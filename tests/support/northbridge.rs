@@ -88,6 +88,11 @@ impl Northbridge {
         self.log.state().lines.clone()
     }
 
+    /// All lines of the standard output so far.
+    pub fn output(&self) -> Vec<String> {
+        self.output.state().lines.clone()
+    }
+
     /// Sends a signal, such as SIGTERM for a drain.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
@@ -96,6 +101,11 @@ impl Northbridge {
     /// Waits for the end: the exit code, or 128 plus the number of the signal.
     pub fn wait(&self) -> i32 {
         self.process.wait()
+    }
+
+    /// Waits for the end: the exit code, and all of the standard output.
+    pub fn wait_for_end(&self) -> (i32, String) {
+        (self.wait(), self.output.whole())
     }
 
     /// The exit code once it has ended.
@@ -260,6 +270,13 @@ impl Lines {
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn whole(&self) -> String {
+        eventually("the output ends", || {
+            let state = self.state();
+            state.ended.then(|| state.lines.join("\n"))
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut LinesState)) {

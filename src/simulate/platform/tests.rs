@@ -191,3 +191,19 @@ fn the_older_rules_give_up_after_ten_minutes() {
 fn message_of_another() -> Message {
     message(1_000, seconds(0))
 }
+
+#[test]
+fn a_push_that_had_not_gone_out_waits_in_its_turn_and_is_not_lost() {
+    let mut platform = blacklisted(3);
+    platform.take_back(message(50, Duration::ZERO));
+    assert_eq!(platform.counts().lost, 10);
+    let probe = sent(&mut platform, PROBES).unwrap();
+    assert_eq!(probe.number, 50);
+    platform.take_back(message(49, Duration::ZERO));
+    platform.answered(probe, Answer::Status(200), PROBES);
+    let mut flushed = Vec::new();
+    while let Some(message) = sent(&mut platform, seconds(200)) {
+        flushed.push(message.number);
+    }
+    assert_eq!(flushed, [49, 100, 101, 102]);
+}

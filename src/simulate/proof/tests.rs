@@ -23,7 +23,8 @@ fn verdict_of(store: impl Fn(u32, Push) -> Vec<Push>) -> Verdict {
 }
 
 fn verdict(world: &World, answered: &Numbers, store: impl Fn(u32, Push) -> Vec<Push>) -> Verdict {
-    let mut proof = Proof::new(world, PUSHES, answered);
+    let index = Index::of(world, PUSHES);
+    let mut proof = Proof::new(world, &index, PUSHES, answered);
     for number in (0..PUSHES).rev() {
         for record in store(number, world.push(number.into())) {
             let key = record.key.as_deref().map(str::as_bytes);
@@ -58,11 +59,12 @@ fn each_dropped_record_is_missing_and_the_first_are_named() {
 fn a_changed_byte_is_caught_wherever_it_is() {
     let world = world();
     let answered = (0..1).collect();
+    let index = Index::of(&world, 1);
     let push = world.push(0);
     for position in 0..push.body.len() {
         let mut body = push.body.to_vec();
         body[position] ^= 1;
-        let mut proof = Proof::new(&world, 1, &answered);
+        let mut proof = Proof::new(&world, &index, 1, &answered);
         proof.take(push.topic, push.key.as_deref().map(str::as_bytes), &body);
         let verdict = proof.finish();
         assert_eq!((verdict.missing, verdict.others), (1, 1), "{position}");

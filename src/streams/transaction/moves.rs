@@ -123,6 +123,9 @@ impl<'m, S: Stream> Worker<'m, S> {
         // First the offsets: whatever they include is then before the ends
         // that the restore reads to.
         let mut fresh = self.settled_stores(coming)?;
+        let places = fresh.iter();
+        let places = places.map(|(partition, store)| (*partition, store.next_offset()));
+        self.member.seek(&places.collect())?;
         let cutoff_ms = self.cutoff_ms();
         let (mut said, mut lost) = (Instant::now(), None);
         let coming: Vec<i32> = coming.iter().copied().collect();

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use jsonschema::Validator;
+use northbridge::simulate::model::{self, Push};
 use serde_json::Value;
 
+use super::deltas::upgrade_deltas;
 use super::input::POISON;
-use super::model::{self, Push};
 use super::topics::Topics;
 use crate::support::records::Record;
 
@@ -85,7 +86,7 @@ fn assert_deltas(topics: &Topics, upgrades: &[Record]) {
         .iter()
         .map(|record| serde_json::from_str(&record.value_text()).unwrap());
     let found: Vec<Value> = values.collect();
-    let expected = model::upgrade_deltas(&pushes(upgrades));
+    let expected = upgrade_deltas(&pushes(upgrades));
     assert_same("upgrade-delta", &counted(&expected), &counted(&found));
 }
 

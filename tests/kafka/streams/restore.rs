@@ -1,28 +1,25 @@
 //! Everything that a process knows comes from its state topic.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use rustix::process::Signal;
 
 use super::outputs::states;
-use super::topics::{Topics, gauge};
+use super::topics::{Topics, await_progress, gauge};
 use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
 use crate::support::northbridge::Northbridge;
-use crate::support::records::{Isolation, NewRecord, create_topic, read_topic_as};
+use crate::support::records::{Isolation, create_topic, read_topic_as};
 
 const KEYS: usize = 200_000;
-/// Longer than a build without optimisation takes for the writing alone.
-const MANY: Duration = Duration::from_secs(120);
+/// Every fourth state is written twice before the restore.
+const SUPERSEDED: usize = KEYS / 4;
 
 /// Compaction is to run now, not in a week.
 const COMPACTED: [(&str, &str); 7] = [
     ("cleanup.policy", "compact,delete"),
     ("min.insync.replicas", "2"),
     ("max.message.bytes", "1056768"),
-    ("segment.bytes", "2097152"),
+    ("segment.bytes", "1048576"),
     ("segment.ms", "1000"),
     ("min.cleanable.dirty.ratio", "0.01"),
     ("delete.retention.ms", "1000"),
@@ -43,51 +40,44 @@ fn a_compacted_topic_alone_restores_200_000_states() {
     );
     topics.create_missing();
     let writer = topics.start("command-status", &[]);
-    for status in ["sent", "delivered"] {
-        let push = |key| (id(key), bodies::message_confirm(&id(key), "device", status));
-        topics.write_many("command-status", (0..KEYS).map(push));
-    }
-    await_records(&writer, 2 * KEYS);
-    assert_eq!(entries(&writer), KEYS.to_string());
+    confirm(&topics, 1, "sent");
+    confirm(&topics, 4, "delivered");
+    await_records(&writer, KEYS + SUPERSEDED);
+    await_entries(&writer);
+    // A partition's newest segment is never compacted, and becomes an older one
+    // with the first record that comes more than segment.ms later.
+    confirm(&topics, 1_000, "executed");
+    await_records(&writer, KEYS + SUPERSEDED + KEYS / 1_000);
     writer.signal(Signal::TERM);
     assert_eq!(writer.wait(), 0);
-    eventually("compaction has run", || {
-        let written = read_topic_as(
-            &topics.bootstrap,
-            &topics.name("command-state"),
-            Isolation::Committed,
-        );
-        (written.len() < KEYS * 3 / 2).then_some(())
-    });
+    await_compaction(&topics);
 
     let reader = topics.start("command-status", &[]);
-    reader.ready();
+    await_restored(&reader);
     assert_eq!(entries(&reader), KEYS.to_string());
-    let later: Vec<NewRecord> = (0..KEYS)
-        .step_by(1_000)
-        .map(|key| {
-            NewRecord::keyed(
-                id(key),
-                bodies::message_confirm(&id(key), "device", "executed"),
-            )
-        })
-        .collect();
-    topics.write("command-status", &later);
-    await_records(&reader, later.len());
+    confirm(&topics, 625, "executed");
+    await_records(&reader, KEYS / 625);
     let all = states(&topics, "command-state");
     assert_eq!(all.len(), KEYS);
     for key in 0..KEYS {
         let state = &all[&id(key)];
-        let status = if key % 1_000 == 0 {
-            "executed"
-        } else {
-            "delivered"
+        let delivered = key % 4 == 0;
+        let executed = key % 1_000 == 0 || key % 625 == 0;
+        let status = match (delivered, executed) {
+            (_, true) => "executed",
+            (true, false) => "delivered",
+            (false, false) => "sent",
         };
-        assert_eq!(state["status"], status);
-        assert_eq!(state["sentAt"], state["deliveredAt"]);
-        assert_eq!(state.get("executedAt").is_some(), status == "executed");
+        assert_eq!(state["status"], status, "{key}");
+        let told = ["sentAt", "deliveredAt", "executedAt"].map(|at| state.get(at).is_some());
+        assert_eq!(told, [true, delivered, executed], "{state}");
     }
-    assert_eq!(entries(&reader), KEYS.to_string());
+}
+
+/// Pushes of every `step`th command.
+fn confirm(topics: &Topics, step: usize, status: &str) {
+    let push = |key| (id(key), bodies::message_confirm(&id(key), "device", status));
+    topics.write_many("command-status", (0..KEYS).step_by(step).map(push));
 }
 
 fn id(key: usize) -> String {
@@ -101,18 +91,38 @@ fn entries(process: &Northbridge) -> String {
     )
 }
 
-/// Waits until so many records are applied, and the gauges tell of it.
+/// Waits until so many records are applied.
 fn await_records(process: &Northbridge, count: usize) {
-    let give_up = Instant::now() + MANY;
     let name = "northbridge_stream_records_total{result=\"applied\",stream=\"command-status\"}";
-    while gauge(process, name) != count.to_string() {
-        assert!(
-            Instant::now() < give_up,
-            "{} of {count}",
-            gauge(process, name)
+    await_progress("the stream", || {
+        let applied = gauge(process, name);
+        (applied == count.to_string(), applied)
+    });
+}
+
+/// Waits until the gauge, which is brought up to date every five seconds, tells
+/// of every key.
+fn await_entries(process: &Northbridge) {
+    eventually("every key is in memory", || {
+        (entries(process) == KEYS.to_string()).then_some(())
+    });
+}
+
+fn await_restored(process: &Northbridge) {
+    await_progress("the restore", || {
+        let read = gauge(
+            process,
+            "northbridge_stream_restored_records_total{stream=\"command-status\"}",
         );
-        thread::sleep(Duration::from_millis(200));
-    }
-    // Gauges are brought up to date every five seconds.
-    thread::sleep(Duration::from_secs(6));
+        (process.is_ready(), read)
+    });
+}
+
+/// Waits until next to nothing is left of what was written again later.
+fn await_compaction(topics: &Topics) {
+    let name = topics.name("command-state");
+    await_progress("compaction", || {
+        let left = read_topic_as(&topics.bootstrap, &name, Isolation::Committed).len();
+        (left < KEYS + SUPERSEDED / 10, format!("{left} records"))
+    });
 }

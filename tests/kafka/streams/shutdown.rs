@@ -1,12 +1,12 @@
 //! A process that is told to end under load.
 
+use northbridge::simulate::model;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::input::{Input, under_load};
-use super::model;
-use super::outputs::{assert_states, pushes};
+use super::input::Input;
+use super::outputs::{assert_equal_to_model, assert_states, pushes};
 use super::topics::Topics;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
@@ -18,29 +18,30 @@ const SETTINGS: [(&str, &str); 3] = [
     ("streams.max_batch_wait_ms", "5"),
 ];
 
+/// They wait in the inputs before the processes start, for dozens of
+/// transactions: however fast these are, they are told to end amid them.
+const WAITING: usize = 600;
+
+const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
+
 #[test]
 fn sigterm_under_load_ends_with_0_and_with_output_for_exactly_what_is_committed() {
     let topics = Topics::create(shared().bootstrap(), "sigterm", &SETTINGS);
     let mut input = Input::random(200);
-    under_load(&topics, &mut input, || {
-        let processes =
-            ["command-status", "upgrade-result"].map(|command| topics.start(command, &[]));
-        for process in &processes {
-            eventually("it works", || {
-                let metrics = process.metrics();
-                let applied = metrics
-                    .iter()
-                    .find(|(name, _)| name.contains("stream_records_total{result=\"applied\""))?;
-                (*applied.1 > 100.0).then_some(())
-            });
-        }
-        for process in &processes {
-            process.signal(Signal::TERM);
-        }
-        for process in &processes {
-            assert_eq!(process.wait(), 0);
-        }
-    });
+    topics.write("command-status", &input.commands(WAITING));
+    topics.write("upgrade-result", &input.upgrades(WAITING));
+    for command in COMMANDS {
+        let process = topics.start(command, &[]);
+        eventually("it works", || {
+            let metrics = process.metrics();
+            let applied = metrics.iter().find(|(name, _)| {
+                name.contains("stream_records_total{result=\"applied\"") && name.contains(command)
+            })?;
+            (*applied.1 > 0.0).then_some(())
+        });
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait(), 0);
+    }
     assert_prefix(
         &topics,
         "command-status",
@@ -53,6 +54,9 @@ fn sigterm_under_load_ends_with_0_and_with_output_for_exactly_what_is_committed(
         "device-software",
         model::device_software,
     );
+
+    let _next = COMMANDS.map(|command| topics.start(command, &[]));
+    assert_equal_to_model(&topics);
 }
 
 /// The states are those of the records before the committed offsets, and more

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-#[cfg(feature = "long-tests")]
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -83,7 +82,6 @@ impl Topics {
         produce(&self.bootstrap, &self.name(topic), records);
     }
 
-    #[cfg(feature = "long-tests")]
     /// As [`Topics::write`], for hundreds of thousands of records.
     pub(super) fn write_many(
         &self,
@@ -116,37 +114,26 @@ impl Topics {
     /// Waits until every record of the inputs is behind the committed offset of
     /// its group. Until then what stands in the outputs proves nothing.
     pub(super) fn await_caught_up(&self) {
-        self.await_caught_up_within(PATIENCE);
-    }
-
-    pub(super) fn await_caught_up_within(&self, patience: Duration) {
-        let give_up = Instant::now() + patience;
         // In this order: once the first stage is through, no deltas follow.
         for (group, topic) in GROUPS {
-            self.await_no_open_transaction(topic, give_up);
+            self.await_no_open_transaction(topic);
             let mut next = BTreeMap::new();
             for record in self.read(topic) {
                 next.insert(record.partition, record.offset + 1);
             }
-            loop {
+            await_progress(group, || {
                 let committed = self.committed(group, next.keys().copied());
-                if committed == next {
-                    break;
-                }
-                assert!(
-                    Instant::now() < give_up,
-                    "{group} is not through: {committed:?} of {next:?}"
-                );
-                thread::sleep(Duration::from_millis(200));
-            }
+                let through = committed == next;
+                (through, format!("{committed:?} of {next:?}"))
+            });
         }
         for topic in OUTPUTS {
-            self.await_no_open_transaction(topic, give_up);
+            self.await_no_open_transaction(topic);
         }
     }
 
     /// A transaction is committed before its markers are in every partition.
-    fn await_no_open_transaction(&self, topic: &str, give_up: Instant) {
+    fn await_no_open_transaction(&self, topic: &str) {
         let ends = |isolation: &str| -> Vec<i64> {
             let consumer: BaseConsumer = ClientConfig::new()
                 .set("bootstrap.servers", &self.bootstrap)
@@ -156,10 +143,13 @@ impl Topics {
             let end = |partition| consumer.fetch_watermarks(&self.name(topic), partition, PATIENCE);
             (0..6).map(|partition| end(partition).unwrap().1).collect()
         };
-        while ends("read_committed") != ends("read_uncommitted") {
-            assert!(Instant::now() < give_up, "a transaction on {topic} is open");
-            thread::sleep(Duration::from_millis(200));
-        }
+        await_progress(topic, || {
+            let (stable, all) = (ends("read_committed"), ends("read_uncommitted"));
+            (
+                stable == all,
+                format!("open transactions: {stable:?} of {all:?}"),
+            )
+        });
     }
 
     /// The committed offsets of a group; a partition without one is absent.
@@ -205,6 +195,24 @@ impl Topics {
             .chain(set)
             .chain(more.iter().copied())
             .collect()
+    }
+}
+
+/// Waits until `look` says that it is over, however long that takes, as long as
+/// what else it says keeps changing; panics when that has stood still for
+/// [`PATIENCE`].
+pub(super) fn await_progress(what: &str, mut look: impl FnMut() -> (bool, String)) {
+    let (mut since, mut last) = (Instant::now(), String::new());
+    loop {
+        let (over, now) = look();
+        if over {
+            return;
+        }
+        if now != last {
+            (since, last) = (Instant::now(), now);
+        }
+        assert!(since.elapsed() < PATIENCE, "{what} does not go on: {last}");
+        thread::sleep(Duration::from_millis(200));
     }
 }
 

@@ -1,12 +1,14 @@
 //! One node: its properties, its process, and the faults that can befall it.
 
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal};
 
+use super::disk::Disk;
 use super::distribution::Distribution;
 use super::{ClusterOptions, metadata_from, ports};
 use crate::support::eventually;
@@ -22,9 +24,20 @@ const STARTED: &str = "Kafka Server started";
 pub struct Broker {
     id: i32,
     address: String,
+    ways: Vec<Way>,
     directory: PathBuf,
+    disk: Option<Disk>,
     distribution: Distribution,
     state: Mutex<State>,
+}
+
+/// A zone's way to one broker: what stands between the two addresses can be cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// Where the zone's clients are told to connect.
+    pub advertised: SocketAddr,
+    /// Where the broker listens for them.
+    pub inner: SocketAddr,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +56,26 @@ impl Broker {
     /// Where it listens, as `host:port`; the same after a restart.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The way of one zone's clients.
+    pub fn way(&self, zone: usize) -> Way {
+        self.ways[zone]
+    }
+
+    /// Takes all room on its file system; the next start gives it back.
+    ///
+    /// Panics where it has none of its own, or does not run.
+    pub fn fill_disk(&self) {
+        let disk = self.disk.as_ref().expect("a disk of its own");
+        disk.fill(self.pid().expect("a running broker"));
+    }
+
+    /// Whether it ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let state = self.state();
+        let process = state.process.as_ref();
+        process.is_some_and(|process| process.exit_code().is_some())
     }
 
     /// The process that runs it; `None` while it is down.
@@ -125,7 +158,10 @@ impl Broker {
         java.args(arguments)
             .arg(self.directory.join("server.properties"));
         java.current_dir(&self.directory);
-        java
+        match &self.disk {
+            Some(disk) => disk.mounted_for(&java),
+            None => java,
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -168,33 +204,51 @@ pub fn configure(
     parent: &Path,
     options: &ClusterOptions,
 ) -> Vec<Broker> {
-    let ports = ports::free(2 * options.brokers);
-    let (client_ports, controller_ports) = ports.split_at(options.brokers);
-    let voters = voters(controller_ports);
-    let nodes = (1..).zip(client_ports.iter().zip(controller_ports));
+    let each = 2 + 2 * options.zones;
+    let ports = ports::free(each * options.brokers);
+    let nodes: Vec<&[u16]> = ports.chunks(each).collect();
+    let voters = voters(nodes.iter().map(|ports| ports[1]));
+    let nodes = (1..).zip(nodes).enumerate();
     nodes
-        .map(|(id, (client, controller))| {
+        .map(|(index, (id, ports))| {
             let directory = parent.join(format!("node-{id}"));
-            fs::create_dir_all(&directory).expect("the node's directory");
-            let mut lines = properties(id, *client, *controller, &voters, options.brokers);
+            let data = directory.join("data");
+            fs::create_dir_all(&data).expect("the node's directory");
+            let ways: Vec<Way> = ports[2..].chunks(2).map(Way::between).collect();
+            let mut lines = properties(id, options.brokers);
+            lines.push(format!("controller.quorum.voters={voters}"));
+            lines.extend(listeners(ports[0], ports[1], &ways));
             lines.extend(
                 options
                     .properties
                     .iter()
                     .map(|(key, value)| format!("{key}={value}")),
             );
-            lines.push(format!("log.dirs={}", directory.join("data").display()));
+            // A file system has entries of its own in its root.
+            lines.push(format!("log.dirs={}", data.join("log").display()));
             fs::write(directory.join("server.properties"), lines.join("\n"))
                 .expect("server.properties");
             Broker {
                 id,
-                address: format!("127.0.0.1:{client}"),
+                address: format!("127.0.0.1:{}", ports[0]),
+                ways,
+                disk: (options.own_disk == Some(index)).then(|| Disk::create(&data)),
                 directory,
                 distribution: distribution.clone(),
                 state: Mutex::default(),
             }
         })
         .collect()
+}
+
+impl Way {
+    fn between(ports: &[u16]) -> Self {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            advertised: at(ports[0]),
+            inner: at(ports[1]),
+        }
+    }
 }
 
 /// Prepares each node's empty storage, all at the same time.
@@ -217,7 +271,7 @@ pub fn format_all(brokers: &[Broker]) {
     }
 }
 
-fn voters(controller_ports: &[u16]) -> String {
+fn voters(controller_ports: impl Iterator<Item = u16>) -> String {
     let voters: Vec<_> = (1..)
         .zip(controller_ports)
         .map(|(id, port): (u16, _)| format!("{id}@127.0.0.1:{port}"))
@@ -225,18 +279,32 @@ fn voters(controller_ports: &[u16]) -> String {
     voters.join(",")
 }
 
+fn listeners(client: u16, controller: u16, ways: &[Way]) -> [String; 3] {
+    let zones = || ways.iter().enumerate();
+    let inner = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.inner));
+    let advertised = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.advertised));
+    let protocols = zones().map(|(zone, _)| format!(",ZONE{zone}:PLAINTEXT"));
+    let (inner, advertised): (String, String) = (inner.collect(), advertised.collect());
+    [
+        format!(
+            "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}{inner}"
+        ),
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{client}{advertised}"),
+        format!(
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
+            protocols.collect::<String>()
+        ),
+    ]
+}
+
 /// In a properties file the last of equal keys holds, so a test's own
 /// properties follow these.
-fn properties(id: i32, client: u16, controller: u16, voters: &str, brokers: usize) -> Vec<String> {
+fn properties(id: i32, brokers: usize) -> Vec<String> {
     let replicas = brokers.min(3);
     let in_sync = replicas.min(2);
     vec![
         "process.roles=broker,controller".to_owned(),
         format!("node.id={id}"),
-        format!("controller.quorum.voters={voters}"),
-        format!("listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}"),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{client}"),
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
         "inter.broker.listener.name=PLAINTEXT".to_owned(),
         // A topic that nobody created is a mistake that must show.

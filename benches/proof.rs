@@ -1,0 +1,116 @@
+//! The proofs at the size that they are for: time and memory over ten million
+//! pushes without a broker, and a long run with both proofs on a real
+//! three-broker cluster.
+//!
+//! `cargo bench --bench proof [-- memory | cluster]`
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark whose surroundings fail can only panic"
+)]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use northbridge::notification::Rules;
+use northbridge::simulate::index::Index;
+use northbridge::simulate::ledger::Numbers;
+use northbridge::simulate::proof::Proof;
+use northbridge::simulate::world::{Shares, World};
+
+use support::kafka_cluster::{shared, unique_prefix};
+use support::northbridge::{Northbridge, run};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+const IN_MEMORY: u32 = 10_000_000;
+/// On a cluster: so many, so many a second, of so many devices.
+const PUSHES: &str = "--count=200000";
+const RATE: &str = "--rate=1500";
+const DEVICES: &str = "--devices=20000";
+const SAMPLE: Duration = Duration::from_millis(50);
+
+fn main() {
+    let chosen = std::env::args()
+        .nth(1)
+        .filter(|name| !name.starts_with('-'));
+    let is_chosen = |name: &str| chosen.as_deref().is_none_or(|chosen| chosen == name);
+    if is_chosen("memory") {
+        in_memory();
+    }
+    if is_chosen("cluster") {
+        on_a_cluster();
+    }
+}
+
+fn in_memory() {
+    let shares = Shares {
+        repeats: 2,
+        others: 15,
+        upgrades: 20,
+        disorder: 5,
+        oddities: 2,
+    };
+    let world = World::new(1, 200_000, shares, Rules::default());
+    let begin = Instant::now();
+    let answered: Numbers = (0..IN_MEMORY).collect();
+    let index = Index::of(&world, IN_MEMORY);
+    println!("indexed in {:.1?}, peak {}", begin.elapsed(), peak("self"));
+
+    let begin = Instant::now();
+    let mut proof = Proof::new(&world, &index, IN_MEMORY, &answered);
+    for number in 0..IN_MEMORY {
+        let push = world.push(number.into());
+        let key = push.key.as_deref().map(str::as_bytes);
+        proof.take(push.topic, key, &push.body);
+    }
+    let verdict = proof.finish();
+    println!("compared in {:.1?}, peak {}", begin.elapsed(), peak("self"));
+    assert!(verdict.holds(), "{verdict:?}");
+    println!("{} of {IN_MEMORY} proved", verdict.stored);
+}
+
+fn on_a_cluster() {
+    let (bootstrap, prefix) = (shared().bootstrap(), unique_prefix("proof"));
+    let settings = [
+        ("kafka.bootstrap_servers", bootstrap),
+        ("topics.prefix", &prefix),
+        ("streams.group_prefix", &prefix),
+    ];
+    assert!(run(&["topics", "create"], &settings).status.success());
+    let processes = ["ingress", "command-status", "upgrade-result"]
+        .map(|command| Northbridge::start(&[command], &settings));
+    processes.iter().for_each(Northbridge::ready);
+
+    let url = format!("http://{}/notifications", processes[0].address());
+    let flags: [&[&str]; 3] = [
+        &["simulate", &url, "--json", "--connections=256"],
+        &[PUSHES, RATE, DEVICES, "--verify-state"],
+        &["--catch-up=5m", "--verify", bootstrap, "--seed=1"],
+    ];
+    let begin = Instant::now();
+    let simulate = Northbridge::start(&flags.concat(), &settings);
+    let process = simulate.pid().as_raw_nonzero().to_string();
+    let mut held = String::new();
+    while simulate.exit_code().is_none() {
+        let now = peak(&process);
+        if !now.is_empty() {
+            held = now;
+        }
+        std::thread::sleep(SAMPLE);
+    }
+    let (code, outcome) = simulate.wait_for_end();
+    println!(
+        "{outcome}\nexit code {code} after {:.1?}, peak {held}",
+        begin.elapsed()
+    );
+}
+
+/// What a process held at most so far; nothing once it has ended.
+fn peak(process: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,74 @@
+{{/* northbridge's settings: what the ConfigMap holds, and what the templates must know of it. */}}
+
+{{- define "northbridge.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if .Values.tls.secretName -}}
+{{- $tls := dict "certificate_file" "/etc/northbridge/tls/tls.crt" "key_file" "/etc/northbridge/tls/tls.key" -}}
+{{- if .Values.tls.clientCertificates -}}
+{{- $_ := set $tls "client_ca_file" "/etc/northbridge/tls/ca.crt" -}}
+{{- end -}}
+{{- $_ := set $config "tls" (merge $tls (default dict $config.tls)) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The Secret made of the values under `secrets`; empty where there are none. */}}
+{{- define "northbridge.secret" -}}
+{{- range $setting, $from := .Values.secrets }}
+{{- if hasKey $from "value" }}
+{{ $setting }}: {{ $from.value | b64enc }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The port of an address setting: "http.listen" or "admin.listen". */}}
+{{- define "northbridge.httpPort" -}}
+{{- dig "http" "listen" "0.0.0.0:8080" .Values.config | regexFind "[0-9]+$" -}}
+{{- end -}}
+{{- define "northbridge.adminPort" -}}
+{{- dig "admin" "listen" "0.0.0.0:8081" .Values.config | regexFind "[0-9]+$" -}}
+{{- end -}}
+
+{{/* The brokers as one text with commas. */}}
+{{- define "northbridge.brokers" -}}
+{{- $servers := .Values.config.kafka.bootstrap_servers -}}
+{{- if kindIs "string" $servers -}}{{- $servers | replace " " "" -}}{{- else -}}{{- join "," $servers -}}{{- end -}}
+{{- end -}}
+
+{{/* The paths that take pushes, as prefixes; the secret token is not named. */}}
+{{- define "northbridge.paths" -}}
+{{- range dig "http" "paths" (list "/notifications") .Values.config }}
+- {{ default "/" (regexReplaceAll "/\\{token\\}.*" . "") }}
+{{- end }}
+{{- end -}}
+
+{{/* The name of a topic: prefix and own name. */}}
+{{- define "northbridge.topic" -}}
+{{- $default := .topic | replace "_" "-" -}}
+{{- printf "%s%s" (dig "topics" "prefix" "iot." .config) (dig "topics" .topic "name" $default .config) -}}
+{{- end -}}
+
+{{/*
+Seconds until Kubernetes kills a pod. A pod that leaves first announces it
+(until every node and load balancer knows), then answers what is in progress,
+then settles it with Kafka: each must have ended before the next limit.
+*/}}
+{{- define "northbridge.gracePeriod" -}}
+{{- $announce := dig "shutdown" "announce_ms" 5000 .Values.config | int64 -}}
+{{- $deadline := dig "shutdown" "deadline_ms" 25000 .Values.config | int64 -}}
+{{- $answer := dig "http" "answer_deadline_ms" 13000 .Values.config | int64 -}}
+{{- $propagation := mul 1000 (int64 .Values.ingress.endpointPropagationSeconds) -}}
+{{- if lt $announce $propagation -}}
+{{- fail (printf "config.shutdown.announce_ms is %d, and must be at least ingress.endpointPropagationSeconds (%d ms): a pod must not close its listener while it is still sent pushes" $announce $propagation) -}}
+{{- end -}}
+{{- if le $deadline (add $announce $answer) -}}
+{{- fail (printf "config.shutdown.deadline_ms is %d, and must be more than config.shutdown.announce_ms and config.http.answer_deadline_ms together (%d): what was accepted must be answered" $deadline (add $announce $answer)) -}}
+{{- end -}}
+{{- $needed := div (add $deadline 999) 1000 -}}
+{{- with .Values.pod.terminationGracePeriodSeconds -}}
+{{- if le (int64 .) $needed -}}
+{{- fail (printf "pod.terminationGracePeriodSeconds is %d, and must be more than config.shutdown.deadline_ms (%d ms): a pod must not be killed before it has settled everything" (int64 .) $deadline) -}}
+{{- end -}}
+{{- end -}}
+{{- default (add $needed 5) .Values.pod.terminationGracePeriodSeconds | int64 -}}
+{{- end -}}

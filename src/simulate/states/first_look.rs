@@ -1,0 +1,144 @@
+//! The comparison of all states, by their hashes: small, so that it holds for
+//! runs of any length.
+
+use chrono::DateTime;
+use rdkafka::error::KafkaError;
+use serde_json::Value;
+
+use super::super::index::{Index, hash};
+use super::super::model::{Push, visible};
+use super::super::world::World;
+use super::kind::push;
+use super::{Scope, State};
+use crate::kafka::scan::Scan;
+
+/// A record of the run: whose state it is about, which push it is, and when it
+/// was received.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    key: u128,
+    number: u32,
+    received_ms: i64,
+}
+
+/// A key of the run.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    key: u128,
+    records: usize,
+    wanted: Option<u128>,
+    found: Option<u128>,
+}
+
+/// All keys of the run in one scope.
+#[derive(Debug)]
+pub(super) struct Compared(Vec<Row>);
+
+/// A key whose state is not what the run's own pushes make of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspect {
+    pub(super) key: u128,
+    pub(super) records: usize,
+}
+
+impl Scope<'_> {
+    /// Compares the states since the start with what the run's own pushes make.
+    pub(super) fn compare(
+        &self,
+        scan: &Scan,
+        world: &World,
+        index: &Index,
+    ) -> Result<Compared, KafkaError> {
+        let mut records = self.own_records(scan, index)?;
+        records.sort_unstable_by_key(|record| record.key);
+        let mut rows: Vec<Row> = records
+            .chunk_by(|a, b| a.key == b.key)
+            .map(|of_key| row(self.pair.state, world, of_key))
+            .collect();
+        self.find(scan, &mut rows)?;
+        Ok(Compared(rows))
+    }
+
+    fn own_records(&self, scan: &Scan, index: &Index) -> Result<Vec<Own>, KafkaError> {
+        let (state, log) = (self.pair.state, &self.pair.raw);
+        let mut own = Vec::new();
+        for partition in &self.raw {
+            let start = log.start.get(partition).copied().unwrap_or(0);
+            scan.read_partition(&log.name, *partition, start, |record| {
+                let body = record.value().unwrap_or_default();
+                let Some(number) = index.numbers(body).next() else {
+                    return;
+                };
+                let push = push(*record);
+                if let Some(key) = state.key(&push) {
+                    own.push(Own {
+                        key: hash(key.as_bytes()),
+                        number,
+                        received_ms: push.received_at.timestamp_millis(),
+                    });
+                }
+            })?;
+        }
+        Ok(own)
+    }
+
+    fn find(&self, scan: &Scan, rows: &mut [Row]) -> Result<(), KafkaError> {
+        let log = &self.pair.states;
+        for partition in &self.states {
+            let start = log.start.get(partition).copied().unwrap_or(0);
+            scan.read_partition(&log.name, *partition, start, |record| {
+                let key = hash(record.key().unwrap_or_default());
+                if let Ok(place) = rows.binary_search_by_key(&key, |row| row.key) {
+                    rows[place].found = record.value().map(hash_of_written);
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Compared {
+    /// How many keys must have a state.
+    pub(super) fn wanted(&self) -> u64 {
+        let wanted = self.0.iter().filter(|row| row.wanted.is_some());
+        u64::try_from(wanted.count()).unwrap_or(u64::MAX)
+    }
+
+    /// The keys that need another look, sorted.
+    pub(super) fn differing(&self) -> Vec<Suspect> {
+        let differing = self.0.iter().filter(|row| row.found != row.wanted);
+        differing
+            .map(|row| Suspect {
+                key: row.key,
+                records: row.records,
+            })
+            .collect()
+    }
+}
+
+fn row(state: State, world: &World, of_key: &[Own]) -> Row {
+    let pushes: Vec<Push> = of_key
+        .iter()
+        .map(|record| Push {
+            bytes: world.push(record.number.into()).body.to_vec(),
+            received_at: DateTime::from_timestamp_millis(record.received_ms).unwrap_or_default(),
+        })
+        .collect();
+    let key = pushes.first().and_then(|push| state.key(push));
+    let wanted = key.and_then(|key| state.after(&key, &pushes));
+    Row {
+        key: of_key.first().map_or(0, |record| record.key),
+        records: of_key.len(),
+        wanted: wanted.as_ref().map(hash_of),
+        found: None,
+    }
+}
+
+/// Equal for equal states, whatever the order of their fields.
+fn hash_of(state: &Value) -> u128 {
+    hash(state.to_string().as_bytes())
+}
+
+fn hash_of_written(value: &[u8]) -> u128 {
+    serde_json::from_slice(value).map_or_else(|_| hash(value), |state| hash_of(&visible(state)))
+}
