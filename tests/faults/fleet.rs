@@ -19,6 +19,8 @@ pub(crate) const ZONES: [&str; 2] = ["a", "b"];
 /// What the product calls an end with work left over; consumers end so when
 /// their transaction was taken from them.
 const UNSETTLED: i32 = 75;
+/// So many pushes are in flight while nothing is wrong.
+const CALM: f64 = 20.0;
 /// An orchestrator takes a moment to start again what was killed.
 const BEFORE_THE_NEXT_LIFE: Duration = Duration::from_secs(1);
 
@@ -164,6 +166,14 @@ impl Member {
                 self.process().as_ref().is_some_and(Northbridge::is_ready)
             };
             ready.then_some(())
+        });
+    }
+
+    /// Waits until what reached it while it was frozen is answered: it can
+    /// count the time of a push only from when it reads it.
+    pub(crate) fn await_calm(&self) {
+        eventually("what waited is answered", || {
+            (self.metric("northbridge_pushes_in_flight", &[]) < CALM).then_some(())
         });
     }
 

@@ -91,6 +91,7 @@ impl Fault {
             Self::FreezeProcess(index) => {
                 member(index).freeze_for(A_WHILE);
                 scene.fleet.ingresses().for_each(Member::await_ready);
+                scene.fleet.ingresses().for_each(Member::await_calm);
             }
             Self::TerminateProcess(index) => {
                 member(index).terminate();
