@@ -19,7 +19,7 @@ use crate::topics::{Plan, Topic};
 /// How often the cluster is asked while it is well.
 const PACE: Duration = Duration::from_secs(1);
 /// How often while it is not: its return must be known within a second.
-const HURRY: Duration = Duration::from_millis(250);
+const HURRY: Duration = Duration::from_millis(100);
 /// An acknowledgement that is owed for so long is a sign that something is wrong.
 const UNEASY: Duration = Duration::from_millis(500);
 /// How long a question may take.
