@@ -69,14 +69,7 @@ fn frozen_and_thawed(at: &str) {
     write();
     topics.await_caught_up();
 
-    zombie.signal(Signal::CONT);
-    eventually("the zombie knows that it is one", || {
-        let gave_way = zombie
-            .log()
-            .iter()
-            .any(|line| line.contains("partitions went to others"));
-        (gave_way || zombie.exit_code() == Some(UNSETTLED)).then_some(())
-    });
+    thaw(&zombie);
     write();
     assert_equal_to_model(&topics);
     assert!(matches!(zombie.exit_code(), None | Some(UNSETTLED)));
@@ -117,7 +110,19 @@ fn await_work(process: &Northbridge) {
     });
 }
 
-fn is_frozen(pid: Pid) -> bool {
+/// Lets a zombie go on, and waits until it knows that it is one.
+pub(super) fn thaw(zombie: &Northbridge) {
+    zombie.signal(Signal::CONT);
+    eventually("the zombie knows that it is one", || {
+        let gave_way = zombie
+            .log()
+            .iter()
+            .any(|line| line.contains("partitions went to others"));
+        (gave_way || zombie.exit_code() == Some(UNSETTLED)).then_some(())
+    });
+}
+
+pub(super) fn is_frozen(pid: Pid) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     status.is_ok_and(|status| status.contains(") T "))
 }

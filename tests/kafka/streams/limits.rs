@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use rustix::process::Signal;
 use serde_json::json;
 
+use super::instances::{is_frozen, thaw};
 use super::outputs::states;
 use super::topics::{Topics, gauge};
 use crate::support::bodies;
@@ -64,23 +64,12 @@ fn a_zombie_deletes_nothing_that_its_successor_wrote() {
         &[("streams.instance", "zombie")],
         "4:1:STOP",
     );
-    let pid = zombie.pid().as_raw_nonzero();
-    eventually("it is frozen", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        status.contains(") T ").then_some(())
-    });
+    eventually("it is frozen", || is_frozen(zombie.pid()).then_some(()));
     let _successor = topics.start("command-status", &[("streams.instance", "successor")]);
     let push = bodies::message_confirm("command", "device", "sent");
     topics.write("command-status", &[NewRecord::keyed("command", push)]);
     topics.await_caught_up();
-    zombie.signal(Signal::CONT);
-    eventually("the zombie knows that it is one", || {
-        let gave_way = zombie
-            .log()
-            .iter()
-            .any(|line| line.contains("partitions went to others"));
-        (gave_way || zombie.exit_code().is_some()).then_some(())
-    });
+    thaw(&zombie);
     topics.await_caught_up();
     assert_eq!(
         states(&topics, "command-state")["command"]["status"],
