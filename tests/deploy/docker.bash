@@ -41,6 +41,17 @@ build_image() {
   docker build ${STAND_INS:+--network host} --tag "$image" \
     --build-arg "VERSION=$version" \
     --build-arg "REVISION=$revision" .
+  tidy_engine
+}
+
+# Where the engine was made for these tests: the sources of stand-ins, images
+# that lost their name, and layers of the build that were used longest ago. What
+# the next run uses, the dependencies' layer above all, stays.
+tidy_engine() {
+  [ -n "${STAND_INS:-}" ] || return 0
+  docker builder prune --force --filter type=source.local >/dev/null
+  docker builder prune --force --keep-storage 4GB >/dev/null
+  docker image prune --force >/dev/null
 }
 
 size_of() { docker image inspect --format '{{.Size}}' "$1"; }
