@@ -18,14 +18,15 @@ guide() {
   [ "$runs" -gt 0 ] || fail "the guide has no section '$1' with such commands"
 }
 
-# guide_shows SECTION: whether everything that the guide shows there was said.
+# guide_shows SECTION LANGUAGE: whether what the guide shows there was said, line
+# by line.
 guide_shows() {
   local block line
   while IFS= read -r -d $'\001' block; do
     while IFS= read -r line; do
       grep -qF -- "$line" "$guide_log" || fail "the guide shows what nobody said: $line"
     done <<<"${block%$'\n'}"
-  done < <(guide_blocks "$1" text)
+  done < <(guide_blocks "$1" "$2")
 }
 
 # guide_blocks SECTION LANGUAGE: the blocks of a section in a language, each
