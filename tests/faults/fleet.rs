@@ -2,9 +2,8 @@
 //! consumer, one of each pair in either zone. What ends is started again, as an
 //! orchestrator does it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,12 +12,10 @@ use crate::journal::Journal;
 use crate::support::balancer::{Balancer, Place};
 use crate::support::eventually;
 use crate::support::northbridge::Northbridge;
+use crate::support::supervised::{Supervisor, UNSETTLED};
 
 /// The zones of the network, by their names.
 pub(crate) const ZONES: [&str; 2] = ["a", "b"];
-/// What the product calls an end with work left over; consumers end so when
-/// their transaction was taken from them.
-const UNSETTLED: i32 = 75;
 /// So many pushes are in flight while nothing is wrong.
 const CALM: f64 = 20.0;
 /// An orchestrator takes a moment to start again what was killed.
@@ -28,8 +25,7 @@ const BEFORE_THE_NEXT_LIFE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Fleet {
     members: Arc<Vec<Member>>,
-    stop: Arc<AtomicBool>,
-    supervisor: Option<JoinHandle<()>>,
+    supervisor: Option<Supervisor>,
 }
 
 /// One process, in all its lives.
@@ -70,14 +66,11 @@ impl Fleet {
         let members = Arc::new(members);
         members.iter().for_each(Member::launch);
         members.iter().for_each(Member::await_ready);
-        let stop = Arc::new(AtomicBool::new(false));
-        let supervisor = {
-            let (members, stop) = (Arc::clone(&members), Arc::clone(&stop));
-            thread::spawn(move || supervise(&members, &stop))
-        };
+        let looked_after = Arc::clone(&members);
+        let supervisor =
+            Supervisor::start(move || looked_after.iter().for_each(Member::look_after));
         Self {
             members,
-            stop,
             supervisor: Some(supervisor),
         }
     }
@@ -100,10 +93,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(supervisor) = self.supervisor.take() {
-            let _ = supervisor.join();
-        }
+        drop(self.supervisor.take());
         for member in self.members.iter() {
             member.end();
         }
@@ -243,13 +233,6 @@ impl Member {
 
     fn process(&self) -> MutexGuard<'_, Option<Northbridge>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn supervise(members: &[Member], stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        members.iter().for_each(Member::look_after);
-        thread::sleep(Duration::from_millis(200));
     }
 }
 

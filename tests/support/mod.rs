@@ -23,6 +23,7 @@ pub mod mock;
 pub mod network;
 pub mod northbridge;
 pub mod records;
+pub mod supervised;
 
 /// How long anything that must happen may take before a test gives up on it.
 ///

@@ -9,8 +9,9 @@ use super::topics::Topics;
 use crate::support::http;
 use crate::support::kafka_cluster::{Cluster, ClusterOptions};
 use crate::support::northbridge::{Northbridge, parse_metrics};
+use crate::support::supervised::Supervised;
 
-const UNSETTLED: i32 = 75;
+const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
 const SETTINGS: [(&str, &str); 2] = [
     ("streams.max_batch_records", "8"),
@@ -26,10 +27,11 @@ fn killed_brokers_and_coordinators_cost_no_record() {
     let cluster = Cluster::start(&ClusterOptions::default());
     let topics = Topics::create(&cluster.bootstrap(), "brokers", &SETTINGS);
     let mut input = Input::random(200);
-    let mut processes =
-        ["command-status", "upgrade-result"].map(|command| Supervised::start(&topics, command));
+    // Some end by themselves: their transaction was open for longer than its
+    // time-out, or a call into librdkafka did not come back.
+    let processes = COMMANDS.map(|command| topics.supervise(command));
     under_load(&topics, &mut input, || {
-        processes.iter_mut().for_each(Supervised::await_more_work);
+        processes.iter().for_each(await_more_work);
         let group = topics.name("upgrade-result");
         let host = rustix::system::uname();
         let transactions = format!("{group}.{}", host.nodename().to_string_lossy());
@@ -39,52 +41,38 @@ fn killed_brokers_and_coordinators_cost_no_record() {
         ] {
             let coordinator = cluster.leader_of(topic, coordinating(&name));
             cluster.broker(coordinator).kill();
-            processes.iter_mut().for_each(Supervised::await_more_work);
+            processes.iter().for_each(await_more_work);
             cluster.broker(coordinator).restart();
             cluster.wait_until_in_sync();
         }
         cluster.kill_all();
         cluster.restart_all();
-        processes.iter_mut().for_each(Supervised::await_more_work);
+        processes.iter().for_each(await_more_work);
     });
     assert_equal_to_model(&topics);
 }
 
-/// A process that is started again when its transactions could not be saved:
-/// the brokers abort one that was open for longer than its time-out.
-struct Supervised<'a> {
-    topics: &'a Topics,
-    command: &'a str,
-    process: Northbridge,
-}
-
-impl<'a> Supervised<'a> {
-    fn start(topics: &'a Topics, command: &'a str) -> Self {
-        Self {
-            topics,
-            command,
-            process: topics.start(command, &[]),
+/// Waits until every stage has committed more than now: twice, for the first
+/// may have been on its way.
+fn await_more_work(process: &Supervised) {
+    let give_up = Instant::now() + OUTAGE;
+    let mut before = committed(&process.process());
+    loop {
+        let now = committed(&process.process());
+        let mut counts = now.iter().zip(&before);
+        if now.len() != before.len() || counts.any(|(now, before)| now < before) {
+            // It is another life, or tells nothing as it ends.
+            before = now;
+        } else if !now.is_empty()
+            && now
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| now - before > 1.0)
+        {
+            return;
         }
-    }
-
-    /// Waits until every stage has committed more than now: twice, for the
-    /// first may have been on its way.
-    fn await_more_work(&mut self) {
-        let give_up = Instant::now() + OUTAGE;
-        let mut before = committed(&self.process);
-        loop {
-            if let Some(code) = self.process.exit_code() {
-                assert_eq!(code, UNSETTLED);
-                self.process = self.topics.start(self.command, &[]);
-                before = committed(&self.process);
-            }
-            let mut counts = committed(&self.process).into_iter().zip(&before);
-            if !before.is_empty() && counts.all(|(now, before)| now > before + 1.0) {
-                return;
-            }
-            assert!(Instant::now() < give_up, "{} does not go on", self.command);
-            thread::sleep(Duration::from_millis(200));
-        }
+        assert!(Instant::now() < give_up, "the streams do not go on");
+        thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -98,7 +86,7 @@ fn without_kafka_a_process_lives_says_so_once_and_goes_to_work_when_it_is_there(
     topics.write("command-status", &Input::random(60).commands(60));
     topics.write("upgrade-result", &Input::random(60).upgrades(60));
     cluster.kill_all();
-    let processes = ["command-status", "upgrade-result"].map(|command| topics.start(command, &[]));
+    let processes = COMMANDS.map(|command| topics.start(command, &[]));
     for process in &processes {
         process.wait_for_message("waiting for the topics");
         let live = http::get(process.admin_address(), "/livez").unwrap();

@@ -12,6 +12,7 @@ use crate::support::PATIENCE;
 use crate::support::kafka_cluster::unique_prefix;
 use crate::support::northbridge::{Northbridge, run};
 use crate::support::records::{Isolation, NewRecord, Record, produce, read_topic_as};
+use crate::support::supervised::Supervised;
 
 /// The groups, and the topic that each of them consumes.
 const GROUPS: [(&str, &str); 3] = [
@@ -30,7 +31,7 @@ const OUTPUTS: [&str; 5] = [
 ];
 
 /// The topics of one test.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Topics {
     pub(super) bootstrap: String,
     pub(super) prefix: String,
@@ -67,6 +68,12 @@ impl Topics {
 
     pub(super) fn start(&self, command: &str, settings: &[(&str, &str)]) -> Northbridge {
         Northbridge::start(&[command], &self.settings(settings))
+    }
+
+    /// As [`Topics::start`], and started again by a supervisor.
+    pub(super) fn supervise(&self, command: &'static str) -> Supervised {
+        let topics = self.clone();
+        Supervised::start(move || topics.start(command, &[]))
     }
 
     pub(super) fn start_failing(
