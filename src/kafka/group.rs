@@ -174,11 +174,13 @@ impl Member {
     /// This member's proof of membership, for a transaction's offsets; `None`
     /// while its partitions are lost.
     ///
-    /// A member that was given up by the group has no member id until it has
-    /// joined again, and brokers take a transaction's offsets unexamined where
-    /// neither member id nor generation is told (they are optional since
-    /// KIP-447). librdkafka marks the partitions as lost before it answers with
-    /// such a proof: so the mark is looked at last.
+    /// Brokers take a transaction's offsets unexamined where neither member id
+    /// nor generation is told (they are optional since KIP-447), and refuse them
+    /// where one of the two is out of date. librdkafka drops the generation when
+    /// the group says that it is over, and the member id when the group does not
+    /// know it or the session has ended: a member to which both happen has
+    /// neither until it has joined again. librdkafka marks the partitions as
+    /// lost before it answers with such a proof: so the mark is looked at last.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
         let metadata = self.consumer.group_metadata();
         metadata.filter(|_| !self.is_lost())

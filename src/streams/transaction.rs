@@ -222,10 +222,10 @@ impl<'m, S: Stream> Worker<'m, S> {
         Ok(overlay)
     }
 
-    /// The offset of each partition that a transaction writes to. Partitions
-    /// of which states expire have theirs as well, though it is as before:
-    /// it is by its offsets that brokers refuse a transaction of a member that
-    /// has lost its partitions.
+    /// The offset of each partition that a transaction writes to. Partitions of
+    /// which states expire have theirs as well, though it is as before: by its
+    /// offsets brokers refuse a transaction of a member that has lost its
+    /// partitions, and for them a successor waits until it has ended.
     fn next_offsets(&self, batch: &Batch<'_>) -> BTreeMap<i32, i64> {
         let expired = batch.expired.iter();
         let mut next: BTreeMap<i32, i64> = expired

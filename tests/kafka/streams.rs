@@ -11,3 +11,4 @@ mod outputs;
 mod restore;
 mod shutdown;
 mod topics;
+mod zombies;

@@ -1,9 +1,6 @@
-//! Several instances: they share the work, take it over from each other, and
-//! one that was given up does no harm when it comes back.
+//! Several instances: they share the work, and take it over from each other.
 
-use std::thread;
-
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::input::{Input, under_load};
 use super::outputs::assert_equal_to_model;
@@ -11,9 +8,15 @@ use super::topics::Topics;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
 use crate::support::northbridge::Northbridge;
+use crate::support::supervised::UNSETTLED;
 
 const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
-const UNSETTLED: i32 = 75;
+
+/// The stages of each.
+const STAGES: [&[&str]; 2] = [
+    &["command-status"],
+    &["upgrade-result", "upgrade-operation"],
+];
 
 /// The shortest times that the brokers take: for whom a session or a
 /// transaction ends is not waited for longer than needed.
@@ -46,33 +49,31 @@ fn a_second_instance_takes_its_share_and_gives_it_back() {
 }
 
 #[test]
-fn a_zombie_is_refused_wherever_in_its_transaction_it_was_frozen() {
-    thread::scope(|scope| {
-        for at in ["3:4:STOP", "4:4:STOP", "5:4:STOP", "6:4:STOP"] {
-            scope.spawn(move || frozen_and_thawed(at));
-        }
-    });
-}
-
-fn frozen_and_thawed(at: &str) {
-    let topics = Topics::create(shared().bootstrap(), "zombie", &SETTINGS);
+fn states_that_come_back_are_those_that_the_other_instance_left() {
+    let topics = Topics::create(shared().bootstrap(), "returned", &SETTINGS);
     let mut input = Input::random(60);
     let mut write = || {
-        topics.write("command-status", &input.commands(10));
-        topics.write("upgrade-result", &input.upgrades(60));
+        topics.write("command-status", &input.commands(200));
+        topics.write("upgrade-result", &input.upgrades(200));
     };
-    let _commands = named(&topics, "command-status", "only");
-    write();
-    let zombie = topics.start_failing("upgrade-result", &[("streams.instance", "zombie")], at);
-    eventually("it is frozen", || is_frozen(zombie.pid()).then_some(()));
-    let _successor = named(&topics, "upgrade-result", "successor");
+    let first = COMMANDS.map(|command| named(&topics, command, "first"));
     write();
     topics.await_caught_up();
-
-    thaw(&zombie);
+    // Without a name of its own it leaves its groups as it ends.
+    let second = COMMANDS.map(|command| topics.start(command, &[]));
+    for (process, stages) in second.iter().zip(STAGES) {
+        stages.iter().for_each(|stage| await_share(process, stage));
+    }
+    write();
+    topics.await_caught_up();
+    second.iter().for_each(await_work);
+    for process in &second {
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait(), 0);
+    }
     write();
     assert_equal_to_model(&topics);
-    assert!(matches!(zombie.exit_code(), None | Some(UNSETTLED)));
+    assert!(first.iter().all(|process| process.exit_code().is_none()));
 }
 
 #[test]
@@ -98,6 +99,12 @@ fn named(topics: &Topics, command: &str, instance: &str) -> Northbridge {
     topics.start(command, &[("streams.instance", instance)])
 }
 
+/// Waits until a stage has partitions.
+fn await_share(process: &Northbridge, stage: &str) {
+    let stage = format!("\"stream\":\"{stage}\"");
+    process.wait_for_log(|line| line.contains("partitions came") && line.contains(&stage));
+}
+
 /// Waits until every stage of the process has committed something.
 fn await_work(process: &Northbridge) {
     eventually("every stage commits", || {
@@ -108,21 +115,4 @@ fn await_work(process: &Northbridge) {
         let mut counts = metrics.iter().filter(committed);
         counts.all(|(_, count)| *count > 0.0).then_some(())
     });
-}
-
-/// Lets a zombie go on, and waits until it knows that it is one.
-pub(super) fn thaw(zombie: &Northbridge) {
-    zombie.signal(Signal::CONT);
-    eventually("the zombie knows that it is one", || {
-        let gave_way = zombie
-            .log()
-            .iter()
-            .any(|line| line.contains("partitions went to others"));
-        (gave_way || zombie.exit_code() == Some(UNSETTLED)).then_some(())
-    });
-}
-
-pub(super) fn is_frozen(pid: Pid) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    status.is_ok_and(|status| status.contains(") T "))
 }

@@ -1,12 +1,13 @@
 //! What is kept has limits: of time, of number, of size.
 
+use std::thread;
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::instances::{is_frozen, thaw};
 use super::outputs::states;
 use super::topics::{Topics, gauge};
+use super::zombies::{await_frozen, thaw};
 use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
@@ -51,20 +52,25 @@ fn a_state_that_was_not_written_within_the_retention_leaves_topic_and_memory() {
 
 #[test]
 fn a_zombie_deletes_nothing_that_its_successor_wrote() {
+    // Nothing comes in: its first transaction is the deletion of what expired.
+    thread::scope(|scope| {
+        for at in ["4:1:STOP", "6:1:STOP"] {
+            scope.spawn(move || deleting_as_a_zombie(at));
+        }
+    });
+}
+
+fn deleting_as_a_zombie(at: &str) {
     let settings = [
         RETENTION,
         ("streams.session_timeout_ms", "6000"),
-        ("streams.transaction_timeout_ms", "10000"),
+        // For longer than a successor takes to be there.
+        ("streams.transaction_timeout_ms", "25000"),
     ];
     let topics = Topics::create(shared().bootstrap(), "undead", &settings);
     topics.write("command-state", &[written("command", HOUR_MS - 20_000)]);
-    // Nothing comes in: its first transaction is the deletion of what expired.
-    let zombie = topics.start_failing(
-        "command-status",
-        &[("streams.instance", "zombie")],
-        "4:1:STOP",
-    );
-    eventually("it is frozen", || is_frozen(zombie.pid()).then_some(()));
+    let zombie = topics.start_failing("command-status", &[("streams.instance", "zombie")], at);
+    await_frozen(&zombie);
     let _successor = topics.start("command-status", &[("streams.instance", "successor")]);
     let push = bodies::message_confirm("command", "device", "sent");
     topics.write("command-status", &[NewRecord::keyed("command", push)]);
