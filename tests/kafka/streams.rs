@@ -4,6 +4,7 @@
 mod brokers;
 mod crashes;
 mod deltas;
+mod foreign;
 mod input;
 mod instances;
 mod limits;

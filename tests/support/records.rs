@@ -212,7 +212,8 @@ fn send(producer: &FutureProducer, topic: &str, record: &NewRecord) -> DeliveryF
         .unwrap()
 }
 
-fn headers_of(record: &NewRecord) -> OwnedHeaders {
+/// The headers of a record, as a producer takes them.
+pub fn headers_of(record: &NewRecord) -> OwnedHeaders {
     let insert = |headers: OwnedHeaders, (key, value): &(String, Vec<u8>)| {
         headers.insert(Header {
             key,

@@ -1,18 +1,24 @@
 //! Everything that a process knows comes from its state topic.
 
 use rustix::process::Signal;
+use serde_json::json;
 
+use super::foreign::Foreign;
 use super::outputs::states;
 use super::topics::{Topics, await_progress, gauge};
 use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::kafka_cluster::shared;
 use crate::support::northbridge::Northbridge;
-use crate::support::records::{Isolation, create_topic, read_topic_as};
+use crate::support::records::{Isolation, NewRecord, create_topic, read_topic_as};
 
 const KEYS: usize = 200_000;
 /// Every fourth state is written twice before the restore.
 const SUPERSEDED: usize = KEYS / 4;
+
+const RESTORED_RECORDS: &str =
+    "northbridge_stream_restored_records_total{stream=\"command-status\"}";
+const RESTORE_SECONDS: &str = "northbridge_stream_restore_seconds{stream=\"command-status\"}";
 
 /// Compaction is to run now, not in a week.
 const COMPACTED: [(&str, &str); 7] = [
@@ -55,6 +61,8 @@ fn a_compacted_topic_alone_restores_200_000_states() {
     let reader = topics.start("command-status", &[]);
     await_restored(&reader);
     assert_eq!(entries(&reader), KEYS.to_string());
+    assert!(number(&reader, RESTORED_RECORDS) >= KEYS);
+    assert_ne!(gauge(&reader, RESTORE_SECONDS), "0");
     confirm(&topics, 625, "executed");
     await_records(&reader, KEYS / 625);
     let all = states(&topics, "command-state");
@@ -74,6 +82,66 @@ fn a_compacted_topic_alone_restores_200_000_states() {
     }
 }
 
+#[test]
+fn a_restore_waits_for_open_transactions_and_skips_aborted_ones() {
+    let topics = Topics::create(shared().bootstrap(), "hidden", &[]);
+    let aborted = Foreign::begin(&topics);
+    aborted.write("command-state", &[state("aborted")]);
+    aborted.abort();
+    topics.write("command-state", &[state("plain")]);
+    let open = Foreign::begin(&topics);
+    let states_to_come: Vec<_> = (0..20).map(|key| state(&id(key))).collect();
+    open.write("command-state", &states_to_come);
+
+    let process = topics.start("command-status", &[]);
+    let progress = process.wait_for_message("restoring states");
+    assert!(progress["total"].as_u64() > Some(21), "{progress}");
+    assert!(!process.is_ready());
+    open.commit();
+    process.ready();
+    assert_eq!(entries(&process), "21");
+    assert_known(&topics, "aborted", false);
+    assert_known(&topics, "plain", true);
+    assert_known(&topics, &id(7), true);
+}
+
+#[test]
+fn a_state_that_was_deleted_is_not_restored() {
+    let topics = Topics::create(shared().bootstrap(), "deleted", &[]);
+    topics.write("command-state", &[state("deleted"), state("kept")]);
+    let tombstone = NewRecord {
+        value: None,
+        ..state("deleted")
+    };
+    topics.write("command-state", &[tombstone]);
+
+    let process = topics.start("command-status", &[]);
+    process.ready();
+    assert_eq!(entries(&process), "1");
+    assert_known(&topics, "deleted", false);
+    assert_known(&topics, "kept", true);
+}
+
+/// The state of a command that was carried out.
+fn state(id: &str) -> NewRecord {
+    let state = json!({"requestId": id, "status": "executed"});
+    NewRecord::keyed(id, state.to_string())
+}
+
+/// Sends a push of a command: only what is known of it tells that it was
+/// carried out.
+fn assert_known(topics: &Topics, id: &str, known: bool) {
+    let push = bodies::message_confirm(id, "device", "sent");
+    topics.write("command-status", &[NewRecord::keyed(id, push)]);
+    topics.await_caught_up();
+    let status = if known { "executed" } else { "sent" };
+    assert_eq!(
+        states(topics, "command-state")[id]["status"],
+        status,
+        "{id}"
+    );
+}
+
 /// Pushes of every `step`th command.
 fn confirm(topics: &Topics, step: usize, status: &str) {
     let push = |key| (id(key), bodies::message_confirm(&id(key), "device", status));
@@ -89,6 +157,10 @@ fn entries(process: &Northbridge) -> String {
         process,
         "northbridge_stream_state_entries{stream=\"command-status\"}",
     )
+}
+
+fn number(process: &Northbridge, name: &str) -> usize {
+    gauge(process, name).parse().unwrap()
 }
 
 /// Waits until so many records are applied.
@@ -110,11 +182,7 @@ fn await_entries(process: &Northbridge) {
 
 fn await_restored(process: &Northbridge) {
     await_progress("the restore", || {
-        let read = gauge(
-            process,
-            "northbridge_stream_restored_records_total{stream=\"command-status\"}",
-        );
-        (process.is_ready(), read)
+        (process.is_ready(), gauge(process, RESTORED_RECORDS))
     });
 }
 
