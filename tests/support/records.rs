@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -162,6 +164,19 @@ pub fn read_topic_as(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<
     let mut records = read_until(&consumer, &mut ends);
     records.sort_by_key(|record| (record.partition, record.offset));
     records
+}
+
+/// Gives a topic these configurations of its own, and no others.
+pub fn set_topic(bootstrap: &str, name: &str, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let mut topic = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for (key, value) in settings {
+        topic = topic.set(key, value);
+    }
+    let set = block_on(admin.alter_configs([&topic], &AdminOptions::new())).unwrap();
+    for result in set {
+        assert!(result.is_ok(), "{result:?}");
+    }
 }
 
 /// Runs a future to its end on a thread of its own, so that tests may be

@@ -1,14 +1,16 @@
-//! Transactions of other writers to the topics of the streams.
+//! Transactions that are not the streams' own: those of other writers to their
+//! topics, and those that the brokers refuse.
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::input::Input;
+use super::input::{Input, POISON};
 use super::outputs::assert_equal_to_model;
 use super::topics::Topics;
-use crate::support::PATIENCE;
 use crate::support::kafka_cluster::{shared, unique_prefix};
-use crate::support::records::{NewRecord, headers_of};
+use crate::support::records::{NewRecord, headers_of, set_topic};
+use crate::support::supervised::Supervised;
+use crate::support::{PATIENCE, eventually};
 
 const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
@@ -27,6 +29,48 @@ fn what_another_writer_aborted_is_no_input() {
     write(&mut input).commit();
     let _processes = COMMANDS.map(|command| topics.start(command, &[]));
     assert_equal_to_model(&topics);
+}
+
+#[test]
+fn what_the_brokers_refuse_is_tried_again_until_they_take_it() {
+    let timeout = ("streams.transaction_timeout_ms", "10000");
+    let topics = Topics::create(shared().bootstrap(), "refused", &[timeout]);
+    let mut input = Input::random(60);
+    let mut write = || {
+        let poison = NewRecord::keyed("poison", "{").with_header(POISON, "not-json-object");
+        topics.write("command-status", &input.commands(60));
+        topics.write("upgrade-result", &input.upgrades(60));
+        for topic in COMMANDS {
+            topics.write(topic, std::slice::from_ref(&poison));
+        }
+    };
+    // librdkafka counts what was refused among the sequence numbers of its
+    // records. Brokers that have others of the partition may miss it from then
+    // on, and the process ends once its transaction is over for them.
+    let processes = COMMANDS.map(|command| topics.supervise(command));
+    processes
+        .iter()
+        .for_each(|process| process.process().ready());
+
+    let dead_letters = topics.name("dead-letter");
+    // Room for the marker that ends a transaction, and for no dead letter.
+    let refusing = [("max.message.bytes", "150")];
+    set_topic(&topics.bootstrap, &dead_letters, &refusing);
+    write();
+    processes.iter().for_each(await_aborted);
+    set_topic(&topics.bootstrap, &dead_letters, &[]);
+    assert_equal_to_model(&topics);
+}
+
+/// Waits until one life has tried in vain more than once.
+fn await_aborted(process: &Supervised) {
+    eventually("transactions are aborted", || {
+        let aborted = process.process().metric(
+            "northbridge_stream_transactions_total",
+            &["result=\"aborted\""],
+        );
+        (aborted > 1.0).then_some(())
+    });
 }
 
 /// A transaction of another writer.
