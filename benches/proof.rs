@@ -2,7 +2,7 @@
 //! pushes without a broker, and a long run with both proofs on a real
 //! three-broker cluster.
 //!
-//! `cargo bench --bench proof [-- memory | cluster]`
+//! `cargo bench --bench proof [-- memory | cluster [PUSHES [RATE]]]`
 
 #![allow(
     clippy::unwrap_used,
@@ -26,22 +26,31 @@ use support::northbridge::{Northbridge, run};
 mod support;
 
 const IN_MEMORY: u32 = 10_000_000;
-/// On a cluster: so many, so many a second, of so many devices.
-const PUSHES: &str = "--count=200000";
-const RATE: &str = "--rate=1500";
-const DEVICES: &str = "--devices=20000";
+/// On a cluster, where the command names nothing else: so many, so many a second.
+const PUSHES: u32 = 200_000;
+const RATE: u32 = 1_500;
+/// Each device keeps all its results of seven days: so many pushes for each.
+const PUSHES_PER_DEVICE: u32 = 10;
 const SAMPLE: Duration = Duration::from_millis(50);
+/// What `simulate` says when a proof begins.
+const STAGES: [&str; 2] = [
+    "reading what is stored",
+    "waiting until the streams have caught up",
+];
 
 fn main() {
-    let chosen = std::env::args()
-        .nth(1)
-        .filter(|name| !name.starts_with('-'));
-    let is_chosen = |name: &str| chosen.as_deref().is_none_or(|chosen| chosen == name);
+    // Cargo adds a flag of its own.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let number = |place: usize, default| words.get(place).map_or(default, |it| it.parse().unwrap());
+    let is_chosen = |name: &str| words.first().is_none_or(|chosen| chosen == name);
     if is_chosen("memory") {
         in_memory();
     }
     if is_chosen("cluster") {
-        on_a_cluster();
+        on_a_cluster(number(1, PUSHES), number(2, RATE));
     }
 }
 
@@ -72,7 +81,7 @@ fn in_memory() {
     println!("{} of {IN_MEMORY} proved", verdict.stored);
 }
 
-fn on_a_cluster() {
+fn on_a_cluster(pushes: u32, rate: u32) {
     let (bootstrap, prefix) = (shared().bootstrap(), unique_prefix("proof"));
     let settings = [
         ("kafka.bootstrap_servers", bootstrap),
@@ -85,27 +94,44 @@ fn on_a_cluster() {
     processes.iter().for_each(Northbridge::ready);
 
     let url = format!("http://{}/notifications", processes[0].address());
+    let (count, rate) = (format!("--count={pushes}"), format!("--rate={rate}"));
+    let devices = format!("--devices={}", pushes / PUSHES_PER_DEVICE);
     let flags: [&[&str]; 3] = [
         &["simulate", &url, "--json", "--connections=256"],
-        &[PUSHES, RATE, DEVICES, "--verify-state"],
+        &[&count, &rate, &devices, "--verify-state"],
         &["--catch-up=5m", "--verify", bootstrap, "--seed=1"],
     ];
-    let begin = Instant::now();
     let simulate = Northbridge::start(&flags.concat(), &settings);
+    for proof in watched(&simulate) {
+        println!("{proof}");
+    }
+    let (code, outcome) = simulate.wait_for_end();
+    println!("{outcome}\nexit code {code}");
+}
+
+/// How long it pushed, and how long each proof took, with what it held at most
+/// by then: from what it says on standard error, to its end.
+fn watched(simulate: &Northbridge) -> Vec<String> {
     let process = simulate.pid().as_raw_nonzero().to_string();
-    let mut held = String::new();
+    let (mut begin, mut held, mut stages) = (Instant::now(), String::new(), Vec::new());
+    let mut stage = "pushing";
     while simulate.exit_code().is_none() {
         let now = peak(&process);
         if !now.is_empty() {
             held = now;
         }
+        let said = simulate.log();
+        let next = STAGES
+            .iter()
+            .find(|stage| said.last() == Some(&(**stage).to_owned()));
+        if let Some(next) = next.filter(|next| **next != stage) {
+            stages.push(format!("{stage}: {:.1?}, peak {held}", begin.elapsed()));
+            (stage, begin) = (next, Instant::now());
+        }
         std::thread::sleep(SAMPLE);
     }
-    let (code, outcome) = simulate.wait_for_end();
-    println!(
-        "{outcome}\nexit code {code} after {:.1?}, peak {held}",
-        begin.elapsed()
-    );
+    stages.push(format!("{stage}: {:.1?}, peak {held}", begin.elapsed()));
+    stages
 }
 
 /// What a process held at most so far; nothing once it has ended.
