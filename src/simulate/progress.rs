@@ -49,7 +49,7 @@ impl Progress {
         }
         let bar = ProgressBar::new(pushes.into());
         if let Ok(style) =
-            ProgressStyle::with_template("{elapsed_precise} {bar:24} {percent:>3}%  {wide_msg}")
+            ProgressStyle::with_template("{elapsed} {bar:10} {percent:>3}%  {wide_msg}")
         {
             bar.set_style(style);
         }
@@ -82,6 +82,7 @@ impl Progress {
     }
 }
 
+/// What matters most comes first: a terminal cuts off what does not fit.
 fn line(snapshot: &Snapshot<'_>) -> String {
     let second = snapshot.second;
     let answered: u64 = second.answers.values().sum();
@@ -93,17 +94,21 @@ fn line(snapshot: &Snapshot<'_>) -> String {
         .map(|(answer, count)| format!("{answer}: {count}"))
         .collect();
     let state = if second.blacklisted {
-        format!("  BLACKLISTED, {} wait", snapshot.backlog)
+        format!("BLACKLISTED, {} wait  ", snapshot.backlog)
     } else if snapshot.backlog > 0 {
-        format!("  backlog {}", snapshot.backlog)
+        format!("backlog {}  ", snapshot.backlog)
+    } else {
+        String::new()
+    };
+    let latency = if answered > 0 {
+        let (p50, p99) = (second.latency.p50, second.latency.p99);
+        format!("p50 {} ms  p99 {} ms  ", p50.as_millis(), p99.as_millis())
     } else {
         String::new()
     };
     format!(
-        "{rate:.0}/s  {in_flight} in flight  {answers}  p50 {p50} ms  p99 {p99} ms{state}",
+        "{state}{rate:.0}/s  {in_flight} in flight  {latency}{answers}",
         in_flight = second.in_flight,
         answers = answers.join("  "),
-        p50 = second.latency.p50.as_millis(),
-        p99 = second.latency.p99.as_millis(),
     )
 }
