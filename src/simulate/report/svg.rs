@@ -46,7 +46,7 @@ impl Plot {
     pub(super) fn new(what: &str, x: Scale, y: Scale, height: f64, lanes: f64) -> Self {
         let full = TOP + height + lanes + BOTTOM;
         let out = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {full}\" role=\"img\" aria-label=\"{}\">\n",
+            "<div class=\"plot\">\n<svg viewBox=\"0 0 {WIDTH} {full}\" role=\"img\" aria-label=\"{}\">\n",
             escaped(what)
         );
         Self {
@@ -158,7 +158,7 @@ impl Plot {
         self.add(format_args!(
             "<path class=\"axis\" d=\"M{LEFT} {TOP}V{bottom:.1}H{end}\"/>"
         ));
-        self.out.push_str("</svg>");
+        self.out.push_str("</svg>\n</div>");
         self.out
     }
 }
