@@ -29,6 +29,7 @@ pub mod summary;
 pub mod tally;
 pub mod target;
 pub mod trust;
+mod undone;
 pub mod verify;
 pub mod world;
 
@@ -38,6 +39,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use rdkafka::error::KafkaError;
 
 use crate::config::Settings;
 use crate::notification::Rules;
@@ -54,6 +56,7 @@ use report::Report;
 use run::{Outcome, Plan};
 use summary::Summary;
 use target::Target;
+use undone::Undone;
 use world::World;
 
 /// Plays the platform, says how it went, and proves what was asked to be proved.
@@ -62,13 +65,7 @@ use world::World;
 ///
 /// Where a flag cannot be used.
 pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Result<Exit> {
-    let mut settings = settings.clone();
-    if let Some(bootstrap) = &arguments.verify {
-        settings.kafka.bootstrap_servers.clone_from(bootstrap);
-    }
-    if let Some(prefix) = &arguments.topics_prefix {
-        settings.topics.prefix.clone_from(prefix);
-    }
+    let settings = with_flags(settings, arguments);
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let plan = plan(&settings, arguments, seed);
     let target = Target::new(arguments)?;
@@ -76,55 +73,94 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     let connector = connector(target, arguments)?;
     let page = arguments.report.as_deref().map(page).transpose()?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    if let Err(error) = connector.probe().await {
-        return Ok(unavailable(&format!("{authority}: {error}")));
-    }
-    let judge = match judge(&settings, arguments).await {
+    let prepared = tokio::select! {
+        prepared = prepared(&settings, arguments, &connector) => prepared,
+        _ = signals.next() => Err(Undone::Stopped),
+    };
+    let judge = match prepared {
         Ok(judge) => judge,
-        Err(error) => return Ok(no_kafka(&settings, &error)),
+        Err(undone) => return Ok(undone.told("nothing was pushed")),
     };
     let platform = Platform::new(policy(arguments), arguments.probe_interval);
     let mut progress = Progress::new(plan.pushes);
     let mut outcome = run::run(plan, platform, &connector, &mut progress, &mut signals).await;
     progress.end();
     let mut summary = Summary::new(seed, &outcome);
-    let mut exit = Exit::Done;
+    let mut exit = ended(&outcome, &connector);
     if let Some(judge) = judge {
         let pushed = Pushed {
             world: plan.world,
             pushes: outcome.pushes,
             answered: std::mem::take(&mut outcome.answered),
         };
-        match judged(judge, pushed, arguments.catch_up).await? {
+        let judged = tokio::select! {
+            judged = judged(&settings, judge, pushed, arguments.catch_up) => judged?,
+            _ = signals.next() => Err(Undone::Stopped),
+        };
+        match judged {
             Ok(judgement) => {
                 summary = summary.with(&judgement);
                 if !judgement.holds() {
                     exit = Exit::Findings;
                 }
             }
-            Err(error) => exit = no_kafka(&settings, &error),
+            Err(undone) => exit = undone.told("nothing is proved"),
         }
     }
     say(&summary, arguments)?;
-    if let Some(mut page) = page {
-        let marks = marks(arguments, &outcome);
-        let report = Report {
-            target: &authority,
-            started_at: outcome.started_at,
-            policy: arguments.policy.label(),
-            rate: plan.rate,
-            summary: &summary,
-            tally: &outcome.tally,
-            marks: &marks,
-        };
-        write!(page, "{report}").context("--report")?;
+    if let Some(page) = page {
+        draw(page, arguments, &authority, &outcome, &summary)?;
     }
     Ok(exit)
+}
+
+/// The flags of the proof are short for settings.
+fn with_flags(settings: &Settings, arguments: &SimulateArgs) -> Settings {
+    let mut settings = settings.clone();
+    if let Some(bootstrap) = &arguments.verify {
+        settings.kafka.bootstrap_servers.clone_from(bootstrap);
+    }
+    if let Some(prefix) = &arguments.topics_prefix {
+        settings.topics.prefix.clone_from(prefix);
+    }
+    settings
+}
+
+/// Says on standard error what the figures alone do not tell.
+fn ended(outcome: &Outcome, connector: &Connector) -> Exit {
+    if let Some(why) = connector.first_failure() {
+        eprintln!("the first connection that could not be opened: {why}");
+    }
+    if outcome.unanswered == 0 {
+        return Exit::Done;
+    }
+    let unanswered = outcome.unanswered;
+    eprintln!("error: stopped by a signal before {unanswered} pushes were answered");
+    Exit::Unsettled
 }
 
 /// Before the run, so that it is not in vain.
 fn page(file: &Path) -> anyhow::Result<File> {
     File::create(file).with_context(|| format!("--report {}", file.display()))
+}
+
+fn draw(
+    mut page: File,
+    arguments: &SimulateArgs,
+    target: &str,
+    outcome: &Outcome,
+    summary: &Summary,
+) -> anyhow::Result<()> {
+    let report = Report {
+        target,
+        started_at: outcome.started_at,
+        policy: arguments.policy.label(),
+        rate: arguments.rate,
+        summary,
+        tally: &outcome.tally,
+        marks: &marks(arguments, outcome),
+    };
+    write!(page, "{report}").context("--report")
 }
 
 /// A page without its marks is better than none.
@@ -172,26 +208,38 @@ fn policy(arguments: &SimulateArgs) -> Policy {
     }
 }
 
-type KafkaResult<T> = Result<T, rdkafka::error::KafkaError>;
-
-async fn judge(settings: &Settings, arguments: &SimulateArgs) -> KafkaResult<Option<Judge>> {
+/// Nothing is pushed before it is known that somebody listens, and that the
+/// proof can be made.
+async fn prepared(
+    settings: &Settings,
+    arguments: &SimulateArgs,
+    connector: &Connector,
+) -> Result<Option<Judge>, Undone> {
+    let probed = connector.probe().await;
+    probed.map_err(|source| Undone::NoListener {
+        at: connector.authority(),
+        source,
+    })?;
     if arguments.verify.is_none() {
         return Ok(None);
     }
-    let (settings, with_states) = (settings.clone(), arguments.verify_state);
-    let noted = tokio::task::spawn_blocking(move || Judge::from_now(&settings, with_states)).await;
-    noted.map_or(Err(rdkafka::error::KafkaError::Canceled), |noted| {
-        noted.map(Some)
-    })
+    let (own, with_states) = (settings.clone(), arguments.verify_state);
+    let noted = tokio::task::spawn_blocking(move || Judge::from_now(&own, with_states)).await;
+    let noted = noted.unwrap_or(Err(KafkaError::Canceled));
+    noted
+        .map(Some)
+        .map_err(|error| Undone::of_kafka(settings, error))
 }
 
 async fn judged(
+    settings: &Settings,
     judge: Judge,
     pushed: Pushed,
     catch_up: Duration,
-) -> anyhow::Result<KafkaResult<Judgement>> {
+) -> anyhow::Result<Result<Judgement, Undone>> {
     let judged = tokio::task::spawn_blocking(move || judge.judge(&pushed, catch_up));
-    judged.await.context("the proof ended early")
+    let judged = judged.await.context("the proof ended early")?;
+    Ok(judged.map_err(|error| Undone::of_kafka(settings, error)))
 }
 
 fn say(summary: &Summary, arguments: &SimulateArgs) -> anyhow::Result<()> {
@@ -201,16 +249,4 @@ fn say(summary: &Summary, arguments: &SimulateArgs) -> anyhow::Result<()> {
         print!("{summary}");
     }
     Ok(())
-}
-
-fn no_kafka(settings: &Settings, error: &rdkafka::error::KafkaError) -> Exit {
-    unavailable(&format!(
-        "Kafka at {}: {error}",
-        settings.kafka.bootstrap_servers
-    ))
-}
-
-fn unavailable(what: &str) -> Exit {
-    eprintln!("error: not available: {what}");
-    Exit::Unavailable
 }

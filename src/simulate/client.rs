@@ -1,7 +1,8 @@
 //! Connections to the listener: kept alive, opened again when they broke, and
 //! never trusted with a push that may already have gone out.
 
-use std::sync::Arc;
+use std::fmt::Display;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ pub struct Connector {
     target: Arc<Target>,
     tls: Option<TlsConnector>,
     http2: bool,
+    first_failure: Arc<OnceLock<String>>,
 }
 
 /// A connection that several pushes may share, opened when it is needed.
@@ -58,6 +60,7 @@ impl Connector {
             target: Arc::new(target),
             tls,
             http2,
+            first_failure: Arc::default(),
         }
     }
 
@@ -81,6 +84,20 @@ impl Connector {
             .map(drop)
     }
 
+    /// What may be told of the target.
+    pub fn authority(&self) -> String {
+        self.target.authority()
+    }
+
+    /// Why a connection could not be opened, the first time that it was so.
+    pub fn first_failure(&self) -> Option<&str> {
+        self.first_failure.get().map(String::as_str)
+    }
+
+    fn failed(&self, why: impl Display) {
+        self.first_failure.get_or_init(|| why.to_string());
+    }
+
     async fn tcp(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect((self.target.host.as_str(), self.target.port)).await?;
         stream.set_nodelay(true)?;
@@ -88,18 +105,15 @@ impl Connector {
     }
 
     async fn connect(&self) -> Option<Sender> {
-        let stream = self.tcp().await.ok()?;
+        let stream = self.tcp().await;
+        let stream = stream.inspect_err(|error| self.failed(error)).ok()?;
         let Some(tls) = &self.tls else {
             return self.handshake(TokioIo::new(stream)).await;
         };
         let name = ServerName::try_from(self.target.host.clone()).ok()?;
-        match tls.connect(name, stream).await {
-            Ok(stream) => self.handshake(TokioIo::new(stream)).await,
-            Err(error) => {
-                tracing::debug!(%error, "no TLS");
-                None
-            }
-        }
+        let stream = tls.connect(name, stream).await;
+        let stream = stream.inspect_err(|error| self.failed(format_args!("TLS: {error}")));
+        self.handshake(TokioIo::new(stream.ok()?)).await
     }
 
     async fn handshake<S>(&self, stream: S) -> Option<Sender>

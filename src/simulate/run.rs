@@ -53,6 +53,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// What was still waiting at the end.
     pub backlog: usize,
+    /// What had gone out when a second signal ended the run.
+    pub unanswered: usize,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// How long it took.
@@ -96,6 +98,7 @@ pub async fn run(
         answered: run.answered,
         counts: run.platform.counts(),
         backlog: run.platform.backlog(),
+        unanswered: run.in_flight,
         tally: run.tally,
         started_at,
         lasted: start.elapsed(),

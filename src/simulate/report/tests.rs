@@ -24,6 +24,7 @@ fn outcome(seconds: u32) -> Outcome {
         tally,
         counts: Counts::default(),
         backlog: 0,
+        unanswered: 0,
         started_at: DateTime::UNIX_EPOCH,
         lasted: Duration::from_secs(seconds.into()),
     }
