@@ -1,34 +1,28 @@
-//! `northbridge simulate` against the real ingress, and against listeners that
-//! break the promise in ways that its proof must find.
+//! `northbridge simulate` against the real ingress; below, against listeners
+//! that break the promise in ways that its proofs must find.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use northbridge::simulate::model::{self, Push};
+use chrono::{TimeDelta, Utc};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::certificates::Certificates;
 use crate::pushes::{PATH, tls_ingress};
 use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
-use crate::support::records::{NewRecord, produce};
 
-const TOPIC: &str = "iot.command-status";
-const STATE_TOPIC: &str = "iot.command-state";
-const STATE_TOPICS: [&str; 4] = [
-    STATE_TOPIC,
-    "iot.device-software",
-    "iot.upgrade-delta",
-    "iot.upgrade-operation",
-];
-const PUSHES: usize = 20;
+mod listener;
+mod states;
+mod stored;
 
+/// Always the same pushes.
 fn simulate(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
-    let mut arguments = vec!["simulate", url, "--json", "--rate", "500", "--seed", "1"];
+    simulate_any(url, &[&["--seed", "1"], flags].concat())
+}
+
+fn simulate_any(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
+    let mut arguments = vec!["simulate", url, "--json", "--rate", "500"];
     arguments.extend(flags);
     let output = run(&arguments, &[]);
     let outcome = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -99,8 +93,12 @@ fn a_certificate_of_another_authority_is_not_taken() {
     let ca = others.ca_file().display().to_string();
     for trust in [&["--ca", &ca][..], &[]] {
         let url = url(&northbridge, "https", PATH);
-        let (_, outcome) = simulate(&url, &[&["--count", "20"], trust].concat());
+        let own = ["simulate", url.as_str(), "--json", "--count", "20"];
+        let output = run(&[&own[..], trust].concat(), &[]);
+        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(outcome["answers"]["no-connection"], 20, "{trust:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("TLS: invalid peer certificate"), "{said}");
     }
 }
 
@@ -239,20 +237,59 @@ fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
     let northbridge = mock.ready_ingress(&[]);
     let url = url(&northbridge, "http", PATH);
     let bootstrap = mock.bootstrap();
-    let rows: &[&[&str]] = &[
-        &["--verify", "127.0.0.1:1"],
-        &["--verify", &bootstrap, "--topics-prefix", "other."],
-        &["--verify", &bootstrap, "--verify-state"],
+    let rows: &[(&[&str], &str)] = &[
+        (&["--verify", "127.0.0.1:1"], "127.0.0.1:1 (--verify)"),
+        (
+            &["--verify", &bootstrap, "--topics-prefix", "other."],
+            "`other.` (--topics-prefix",
+        ),
+        (
+            &["--verify", &bootstrap, "--verify-state"],
+            "`northbridge topics verify`",
+        ),
     ];
-    for flags in rows {
-        let (code, _) = simulate(&url, &[&["--count", "1"], *flags].concat());
-        assert_eq!(code, Some(69), "{flags:?}");
+    for (flags, says) in rows {
+        let own = ["simulate", url.as_str(), "--count", "1"];
+        let output = run(&[&own[..], flags].concat(), &[]);
+        assert_eq!(output.status.code(), Some(69), "{flags:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(says), "{said}");
+        assert!(said.contains("nothing was pushed"), "{said}");
     }
     northbridge.wait_for_metric("northbridge_pushes_received_total", &[], 0.0);
 }
 
 fn url(northbridge: &Northbridge, scheme: &str, path: &str) -> String {
     format!("{scheme}://{}{path}", northbridge.address())
+}
+
+#[test]
+fn a_signal_ends_new_pushes_and_the_outcome_is_whole() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let url = url(&northbridge, "http", PATH);
+    let flags = ["simulate", &url, "--json", "--duration=1h"];
+    let simulate = Northbridge::start(&flags, &[]);
+    simulate.wait_for_log(|line| line.contains("200: "));
+    simulate.signal(Signal::INT);
+    let (code, outcome) = simulate.wait_for_end();
+    assert_eq!(code, 0);
+    let outcome: Value = serde_json::from_str(&outcome).unwrap();
+    assert_eq!(outcome["answers"]["200"], outcome["pushes"]);
+}
+
+#[test]
+fn a_signal_while_the_last_answers_are_awaited_is_exit_code_75() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let simulate = Northbridge::start(&["simulate", &url, "--json", "--count=5"], &[]);
+    simulate.wait_for_log(|line| line.contains("5 in flight"));
+    simulate.signal(Signal::INT);
+    let (code, outcome) = simulate.wait_for_end();
+    assert_eq!(code, 75);
+    let outcome: Value = serde_json::from_str(&outcome).unwrap();
+    assert_eq!(outcome["pushes"], 5);
+    simulate.wait_for_log(|line| line.ends_with("before 5 pushes were answered"));
 }
 
 #[test]
@@ -265,266 +302,5 @@ fn a_listener_that_is_not_there_is_exit_code_69() {
 fn a_url_that_is_none_is_exit_code_64() {
     for url in ["ftp://x/", "x", "http://user:password@x/"] {
         assert_eq!(simulate(url, &[]).0, Some(64), "{url}");
-    }
-}
-
-/// What a listener makes of records before it writes them.
-type Change = fn(Vec<NewRecord>) -> Vec<NewRecord>;
-
-#[test]
-fn a_listener_that_keeps_the_promise_passes() {
-    let (code, outcome) = proved(|records| records);
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["verification"]["stored"], PUSHES);
-}
-
-#[test]
-fn a_listener_that_answers_early_and_dies_is_caught() {
-    assert_caught(|_| Vec::new(), PUSHES);
-}
-
-#[test]
-fn a_dropped_record_is_caught() {
-    assert_caught(without_one, 1);
-}
-
-#[test]
-fn a_changed_byte_is_caught() {
-    assert_caught(
-        |mut records| {
-            let body = records[7].value.as_mut().unwrap();
-            let last = body.len() - 2;
-            body[last] = b' ';
-            records
-        },
-        1,
-    );
-}
-
-#[test]
-fn another_key_is_caught() {
-    assert_caught(
-        |mut records| {
-            records[7].key = Some(b"another".to_vec());
-            records
-        },
-        1,
-    );
-}
-
-fn assert_caught(storing: Change, missing: usize) {
-    let (code, outcome) = proved(storing);
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["missing"], missing);
-    let faults = outcome["verification"]["faults"].as_array().unwrap();
-    assert!(faults.len() >= missing.min(20), "{outcome}");
-}
-
-#[test]
-fn what_a_replay_wrote_is_neither_a_push_nor_misplaced() {
-    let (code, outcome) = proved(|mut records| {
-        let mut copy = records[7].clone();
-        copy.key = Some(b"another".to_vec());
-        records.push(copy.with_header("northbridge-replayed-from", "0/7"));
-        records
-    });
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["verification"]["doubled"], 0);
-}
-
-#[test]
-fn states_that_follow_from_what_is_stored_pass() {
-    let (code, outcome) = Listener::start(keep, keep).proved();
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["states"]["commands"], PUSHES);
-    assert_eq!(outcome["states"]["differing"], 0);
-}
-
-#[test]
-fn a_state_that_is_not_there_is_caught() {
-    assert_state_caught(without_one, "there is no state");
-}
-
-#[test]
-fn a_changed_status_is_caught() {
-    assert_state_caught(
-        |mut states| {
-            let before = text(&states[7]).replace("\"sent\"", "\"delivered\"");
-            states[7].value = Some(before.into_bytes());
-            states
-        },
-        "status must be \"sent\" and is \"delivered\"",
-    );
-}
-
-#[test]
-fn a_state_that_was_overwritten_is_caught() {
-    assert_state_caught(
-        |mut states| {
-            let mut last = states[7].clone();
-            last.value = Some(b"{}".to_vec());
-            states.push(last);
-            states
-        },
-        "requestId must be",
-    );
-}
-
-#[test]
-fn a_state_under_another_key_is_caught() {
-    assert_state_caught(
-        |mut states| {
-            states[7].key = Some(b"another".to_vec());
-            states
-        },
-        "there is no state",
-    );
-}
-
-fn assert_state_caught(writing: Change, says: &str) {
-    let (code, outcome) = Listener::start(keep, writing).proved();
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["holds"], true);
-    assert_eq!(outcome["states"]["differing"], 1);
-    let fault = outcome["states"]["faults"][0].as_str().unwrap();
-    assert!(fault.contains(says), "{fault}");
-}
-
-/// What decides is what is stored, not what should be.
-#[test]
-fn a_state_of_what_was_not_stored_is_not_asked_for() {
-    let (code, outcome) = Listener::start(without_one, keep).proved();
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["missing"], 1);
-    assert_eq!(outcome["states"]["holds"], true);
-}
-
-/// Its pushes change no state, and no stream writes one that did not change.
-#[test]
-fn states_of_an_earlier_run_with_the_same_seed_are_no_difference() {
-    let listener = Listener::start(keep, keep);
-    assert_eq!(listener.proved().0, Some(0));
-    listener.write_no_more_states();
-    let (code, outcome) = listener.proved();
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["states"]["commands"], PUSHES);
-}
-
-fn text(record: &NewRecord) -> String {
-    String::from_utf8(record.value.clone().unwrap()).unwrap()
-}
-
-fn keep(records: Vec<NewRecord>) -> Vec<NewRecord> {
-    records
-}
-
-fn without_one(mut records: Vec<NewRecord>) -> Vec<NewRecord> {
-    records.remove(7);
-    records
-}
-
-fn proved(storing: Change) -> (Option<i32>, Value) {
-    Listener::start(storing, keep).proved_with(&[])
-}
-
-/// Answers every push 200, and stores all of them before the last answer, with
-/// the states that follow: it is ingress and stream in one.
-struct Listener {
-    mock: Mock,
-    url: String,
-    writes_states: Arc<AtomicBool>,
-}
-
-impl Listener {
-    fn start(storing: Change, writing: Change) -> Self {
-        let mock = Mock::start();
-        for topic in STATE_TOPICS {
-            mock.create(topic);
-        }
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", socket.local_addr().unwrap());
-        let writes_states = Arc::new(AtomicBool::new(true));
-        let (bootstrap, writes) = (mock.bootstrap(), Arc::clone(&writes_states));
-        thread::spawn(move || {
-            listen(&socket, |records| {
-                let states = writing(states(&records));
-                produce(&bootstrap, TOPIC, &storing(records));
-                if writes.load(Ordering::Relaxed) {
-                    produce(&bootstrap, STATE_TOPIC, &states);
-                }
-            });
-        });
-        Self {
-            mock,
-            url,
-            writes_states,
-        }
-    }
-
-    fn write_no_more_states(&self) {
-        self.writes_states.store(false, Ordering::Relaxed);
-    }
-
-    fn proved(&self) -> (Option<i32>, Value) {
-        self.proved_with(&["--verify-state", "--catch-up", "1s"])
-    }
-
-    fn proved_with(&self, flags: &[&str]) -> (Option<i32>, Value) {
-        let (count, bootstrap) = (PUSHES.to_string(), self.mock.bootstrap());
-        let mut all = vec!["--count", &count, "--connections", "1"];
-        for share in ["--others", "--upgrades", "--oddities", "--repeats"] {
-            all.extend([share, "0"]);
-        }
-        all.extend(["--verify", &bootstrap]);
-        all.extend(flags);
-        simulate(&self.url, &all)
-    }
-}
-
-fn states(records: &[NewRecord]) -> Vec<NewRecord> {
-    let pushes = records.iter().map(|record| Push {
-        bytes: record.value.clone().unwrap(),
-        received_at: DateTime::UNIX_EPOCH,
-    });
-    let states = model::command_states(&pushes.collect::<Vec<_>>());
-    states
-        .into_iter()
-        .map(|(id, state)| NewRecord::keyed(id, state.to_string()))
-        .collect()
-}
-
-fn listen(listener: &TcpListener, store: impl Fn(Vec<NewRecord>)) {
-    let mut records = Vec::new();
-    for stream in listener.incoming() {
-        let mut stream = BufReader::new(stream.unwrap());
-        while let Some(body) = read_push(&mut stream) {
-            let push: Value = serde_json::from_slice(&body).unwrap();
-            let key = push["header"]["requestId"].as_str().unwrap().to_owned();
-            records.push(NewRecord::keyed(key, body));
-            if records.len() == PUSHES {
-                store(std::mem::take(&mut records));
-            }
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            stream.get_mut().write_all(answer).unwrap();
-        }
-    }
-}
-
-fn read_push(stream: &mut impl BufRead) -> Option<Vec<u8>> {
-    let mut length = None;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end().to_lowercase();
-        if let Some(value) = line.strip_prefix("content-length: ") {
-            length = value.parse().ok();
-        }
-        if line.is_empty() {
-            let mut body = vec![0; length?];
-            stream.read_exact(&mut body).ok()?;
-            return Some(body);
-        }
     }
 }

@@ -66,6 +66,47 @@ impl Scope<'_> {
         Ok(Again::default())
     }
 
+    /// Looks at the strangers, which are sorted: those that no record at all is
+    /// about must have no state. A stream that was behind at the start writes
+    /// states that follow from earlier records.
+    pub(super) fn unfounded(
+        &self,
+        scan: &Scan,
+        strangers: &[Suspect],
+    ) -> Result<Vec<Difference>, KafkaError> {
+        if strangers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let unfounded = self.without_records(scan, strangers)?;
+        let found = self.states_of(scan, &unfounded)?;
+        let difference = |(key, found)| Difference {
+            state: self.pair.state,
+            key,
+            wanted: None,
+            found: Some(found),
+        };
+        Ok(found.into_iter().map(difference).collect())
+    }
+
+    fn without_records(
+        &self,
+        scan: &Scan,
+        strangers: &[Suspect],
+    ) -> Result<Vec<Suspect>, KafkaError> {
+        let mut without: BTreeMap<u128, Suspect> = strangers
+            .iter()
+            .map(|stranger| (stranger.key, *stranger))
+            .collect();
+        for partition in &self.raw {
+            scan.read_partition(&self.pair.raw.name, *partition, 0, |record| {
+                if let Some(key) = self.pair.state.key(&push(*record)) {
+                    without.remove(&hash(key.as_bytes()));
+                }
+            })?;
+        }
+        Ok(without.into_values().collect())
+    }
+
     fn differences(
         &self,
         scan: &Scan,

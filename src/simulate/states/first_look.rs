@@ -1,6 +1,8 @@
 //! The comparison of all states, by their hashes: small, so that it holds for
 //! runs of any length.
 
+use std::collections::BTreeSet;
+
 use chrono::DateTime;
 use rdkafka::error::KafkaError;
 use serde_json::Value;
@@ -30,9 +32,20 @@ struct Row {
     found: Option<u128>,
 }
 
-/// All keys of the run in one scope.
+/// All keys of the run in one scope, and those of states that no record since
+/// the start accounts for.
 #[derive(Debug)]
-pub(super) struct Compared(Vec<Row>);
+pub(super) struct Compared {
+    rows: Vec<Row>,
+    strangers: BTreeSet<u128>,
+}
+
+/// The records since the start: those of the run, and the keys of all others.
+#[derive(Debug, Default)]
+struct Records {
+    own: Vec<Own>,
+    others: Vec<u128>,
+}
 
 /// A key whose state is not what the run's own pushes make of it.
 #[derive(Debug, Clone, Copy)]
@@ -49,40 +62,53 @@ impl Scope<'_> {
         world: &World,
         index: &Index,
     ) -> Result<Compared, KafkaError> {
-        let mut records = self.own_records(scan, index)?;
-        records.sort_unstable_by_key(|record| record.key);
-        let mut rows: Vec<Row> = records
+        let Records {
+            mut own,
+            mut others,
+        } = self.records(scan, index)?;
+        own.sort_unstable_by_key(|record| record.key);
+        others.sort_unstable();
+        let rows = own
             .chunk_by(|a, b| a.key == b.key)
             .map(|of_key| row(self.pair.state, world, of_key))
             .collect();
-        self.find(scan, &mut rows)?;
-        Ok(Compared(rows))
+        let mut compared = Compared {
+            rows,
+            strangers: BTreeSet::new(),
+        };
+        self.find(scan, &mut compared, &others)?;
+        Ok(compared)
     }
 
-    fn own_records(&self, scan: &Scan, index: &Index) -> Result<Vec<Own>, KafkaError> {
+    fn records(&self, scan: &Scan, index: &Index) -> Result<Records, KafkaError> {
         let (state, log) = (self.pair.state, &self.pair.raw);
-        let mut own = Vec::new();
+        let mut records = Records::default();
         for partition in &self.raw {
             let start = log.start.get(partition).copied().unwrap_or(0);
             scan.read_partition(&log.name, *partition, start, |record| {
-                let body = record.value().unwrap_or_default();
-                let Some(number) = index.numbers(body).next() else {
-                    return;
-                };
                 let push = push(*record);
-                if let Some(key) = state.key(&push) {
-                    own.push(Own {
-                        key: hash(key.as_bytes()),
+                let Some(key) = state.key(&push) else { return };
+                let key = hash(key.as_bytes());
+                match index.numbers(&push.bytes).next() {
+                    Some(number) => records.own.push(Own {
+                        key,
                         number,
                         received_ms: push.received_at.timestamp_millis(),
-                    });
+                    }),
+                    None => records.others.push(key),
                 }
             })?;
         }
-        Ok(own)
+        Ok(records)
     }
 
-    fn find(&self, scan: &Scan, rows: &mut [Row]) -> Result<(), KafkaError> {
+    fn find(
+        &self,
+        scan: &Scan,
+        compared: &mut Compared,
+        others: &[u128],
+    ) -> Result<(), KafkaError> {
+        let Compared { rows, strangers } = compared;
         let log = &self.pair.states;
         for partition in &self.states {
             let start = log.start.get(partition).copied().unwrap_or(0);
@@ -90,6 +116,8 @@ impl Scope<'_> {
                 let key = hash(record.key().unwrap_or_default());
                 if let Ok(place) = rows.binary_search_by_key(&key, |row| row.key) {
                     rows[place].found = record.value().map(hash_of_written);
+                } else if record.value().is_some() && others.binary_search(&key).is_err() {
+                    strangers.insert(key);
                 }
             })?;
         }
@@ -100,17 +128,29 @@ impl Scope<'_> {
 impl Compared {
     /// How many keys must have a state.
     pub(super) fn wanted(&self) -> u64 {
-        let wanted = self.0.iter().filter(|row| row.wanted.is_some());
+        let wanted = self.rows.iter().filter(|row| row.wanted.is_some());
         u64::try_from(wanted.count()).unwrap_or(u64::MAX)
     }
 
     /// The keys that need another look, sorted.
     pub(super) fn differing(&self) -> Vec<Suspect> {
-        let differing = self.0.iter().filter(|row| row.found != row.wanted);
+        let differing = self.rows.iter().filter(|row| row.found != row.wanted);
         differing
             .map(|row| Suspect {
                 key: row.key,
                 records: row.records,
+            })
+            .collect()
+    }
+
+    /// The keys of states that were written since the start, and that no record
+    /// since then is about, sorted.
+    pub(super) fn strangers(&self) -> Vec<Suspect> {
+        let strangers = self.strangers.iter();
+        strangers
+            .map(|key| Suspect {
+                key: *key,
+                records: 0,
             })
             .collect()
     }
