@@ -4,12 +4,19 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
+use northbridge::config::Settings;
+use northbridge::kafka::scan::{self, Scan};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::kafka_cluster::{Cluster, ClusterOptions, shared, unique_prefix};
 use crate::support::northbridge::{Northbridge, run};
-use crate::support::records::{Isolation, NewRecord, Record, produce, read_topic_as};
+use crate::support::records::{Isolation, NewRecord, Record, create_topic, produce, read_topic_as};
+use crate::support::{PATIENCE, eventually};
 
 const PROVED: [&str; 2] = ["--verify-state", "--catch-up=60s"];
 
@@ -83,6 +90,33 @@ impl Chain {
             &[record],
         );
     }
+
+    /// Writes another state of the same key in a transaction, and aborts it.
+    fn overwrite_and_abort(&self, topic: &str, state: &Record) {
+        let topic = format!("{}{topic}", self.prefix);
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("transactional.id", &self.prefix)
+            .create()
+            .unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        let key = state.key_text();
+        let record = BaseRecord::to(&topic).partition(state.partition);
+        producer.send(record.key(&key).payload("{}")).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        producer.abort_transaction(PATIENCE).unwrap();
+    }
+}
+
+fn add_partition(bootstrap: &str, topic: &str) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let two = [NewPartitions::new(topic, 2)];
+    let made = runtime.block_on(admin.create_partitions(&two, &AdminOptions::new()));
+    assert!(made.unwrap()[0].is_ok());
 }
 
 fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str); 7] {
@@ -124,6 +158,39 @@ fn a_second_run_with_the_same_seed_holds() {
         let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
         assert_eq!(code, Some(0), "{outcome}");
     }
+}
+
+#[test]
+fn a_state_that_was_never_committed_is_no_difference() {
+    let chain = Chain::on(shared().bootstrap(), "aborted");
+    let flags = ["--count=200", "--rate=400", "--seed=5", "--oddities=0"];
+    let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
+    assert_eq!(code, Some(0), "{outcome}");
+    chain.overwrite_and_abort("command-state", &chain.states("command-state")[0]);
+    let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
+    assert_eq!(code, Some(0), "{outcome}");
+}
+
+/// A topic may be given more partitions while a run lasts.
+#[test]
+fn records_of_a_partition_that_came_since_are_read_from_its_beginning() {
+    let (bootstrap, topic) = (shared().bootstrap(), unique_prefix("grown") + "topic");
+    create_topic(bootstrap, &topic, 1, &[]);
+    let mut settings = Settings::default();
+    bootstrap.clone_into(&mut settings.kafka.bootstrap_servers);
+    let scan = Scan::new(&settings, scan::Isolation::Uncommitted).unwrap();
+    let mut at = scan.ends(&topic).unwrap();
+    add_partition(bootstrap, &topic);
+    let record = NewRecord {
+        partition: Some(1),
+        ..NewRecord::keyed("key", "value")
+    };
+    produce(bootstrap, &topic, &[record]);
+    eventually("the record is read", || {
+        let mut read = 0;
+        scan.read(&topic, &mut at, |_| read += 1).unwrap();
+        (read == 1).then_some(())
+    });
 }
 
 #[test]
