@@ -370,13 +370,14 @@ fn killed_at_any_time_and_run_again_it_sends_each_exactly_once() {
 }
 
 #[test]
-fn of_two_at_the_same_time_the_later_takes_over_and_each_is_sent_once() {
+fn of_several_at_the_same_time_the_latest_takes_over_and_each_is_sent_once() {
     let mut house = House::new("two");
     house.batch = "2".to_owned();
     let letters: Vec<_> = (0..30).map(placeable).collect();
     let places = house.bury(&letters);
-    // Once just before a commit, once between two transactions.
-    let frozen = ["4:3:STOP", "5:1:STOP"].map(|point| {
+    // Just before a commit; between two transactions; with marks read that are
+    // no longer all there are.
+    let frozen = ["4:3:STOP", "5:1:STOP", "2:1:STOP"].map(|point| {
         let errors = tempfile::NamedTempFile::new().unwrap();
         let program = house.failing_at(point);
         let process = Guarded::spawn(&program, Stdio::from(errors.reopen().unwrap()));
