@@ -1,13 +1,14 @@
 """Holds the alerts to what is said of them.
 
     python3 alerts.py written RULES.yml ALERTS.yml METRICS.md OPERATIONS.md TEST.yml...
-    python3 alerts.py quiet PROMETHEUS_URL
+    python3 alerts.py quiet PROMETHEUS_URL [ALERT...]
     python3 alerts.py firing PROMETHEUS_URL ALERT
 
 `written`: the rules name metrics that there are; each alert has a severity, a
 runbook section that exists, and a case that fires and one that does not; each
 runbook is some alert's.
-`quiet`: no alert's expression holds at this moment, however short it has held.
+`quiet`: no alert's expression holds at this moment, however short it has held,
+but for those that are named because the run provokes them.
 `firing`: waits until that alert fires.
 """
 
@@ -95,10 +96,13 @@ def get(url, path, **parameters):
         return json.load(answer)["data"]
 
 
-def quiet(url):
+def quiet(url, *provoked):
     """The alerts whose expression holds now."""
     groups = get(url, "rules", type="alert")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
+    names = {rule["name"] for rule in rules}
+    yield from (f"no alert is named {name}" for name in provoked if name not in names)
+    rules = [rule for rule in rules if rule["name"] not in provoked]
     for rule in rules:
         for series in get(url, "query", query=rule["query"])["result"]:
             yield f"{rule['name']} holds: {series['metric']} {series['value'][1]}"
