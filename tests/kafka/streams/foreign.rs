@@ -48,9 +48,9 @@ fn what_the_brokers_refuse_is_tried_again_until_they_take_it() {
     // records. Brokers that have others of the partition may miss it from then
     // on, and the process ends once its transaction is over for them.
     let processes = COMMANDS.map(|command| topics.supervise(command));
-    processes
-        .iter()
-        .for_each(|process| process.process().ready());
+    for process in &processes {
+        process.process().ready();
+    }
 
     let dead_letters = topics.name("dead-letter");
     // Room for the marker that ends a transaction, and for no dead letter.

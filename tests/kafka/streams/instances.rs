@@ -62,7 +62,9 @@ fn states_that_come_back_are_those_that_the_other_instance_left() {
     // Without a name of its own it leaves its groups as it ends.
     let second = COMMANDS.map(|command| topics.start(command, &[]));
     for (process, stages) in second.iter().zip(STAGES) {
-        stages.iter().for_each(|stage| await_share(process, stage));
+        for stage in stages {
+            await_share(process, stage);
+        }
     }
     write();
     topics.await_caught_up();
