@@ -4,14 +4,15 @@
 //! What decides is what stands in the raw topics, whatever was answered. Only
 //! keys of the run are compared, those that a record since its start has whose
 //! body is a push of the run; so neither other senders nor earlier runs
-//! matter. But a state that was written since then must follow from some record. Where such a key was used before, as it is by another run with the
+//! matter. But a state that was written since then must follow from some
+//! record. Where such a key was used before, as it is by another run with the
 //! same seed, its state is more than the run's pushes: so a key that differs
 //! is looked at again, with all its records from the topics' beginnings.
 //!
 //! Commands and devices are compared partition by partition, operations all at
 //! once. No record is kept. What is kept of each record of the run in the
-//! partition at hand are 48 bytes, and 64 of each of its keys, of others' records
-//! 16; the pushes are derived again.
+//! partition at hand are 48 bytes, and 64 of each of its keys, and of others'
+//! records 16; the pushes are derived again.
 
 mod again;
 mod first_look;
