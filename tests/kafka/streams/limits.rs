@@ -34,6 +34,7 @@ fn a_state_that_was_not_written_within_the_retention_leaves_topic_and_memory() {
         (entries(&process) == "2").then_some(())
     });
     eventually("one is left", || (entries(&process) == "1").then_some(()));
+    topics.await_caught_up();
     let remaining = states(&topics, "command-state");
     assert!(remaining.contains_key("young") && !remaining.contains_key("old"));
 

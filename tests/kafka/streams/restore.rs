@@ -65,6 +65,7 @@ fn a_compacted_topic_alone_restores_200_000_states() {
     assert_ne!(gauge(&reader, RESTORE_SECONDS), "0");
     confirm(&topics, 625, "executed");
     await_records(&reader, KEYS / 625);
+    topics.await_caught_up();
     let all = states(&topics, "command-state");
     assert_eq!(all.len(), KEYS);
     for key in 0..KEYS {
