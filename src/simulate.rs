@@ -69,7 +69,6 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let plan = plan(&settings, arguments, seed);
     let target = Target::new(arguments)?;
-    let authority = target.authority();
     let connector = connector(target, arguments)?;
     let page = arguments.report.as_deref().map(page).transpose()?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
@@ -109,7 +108,7 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     }
     say(&summary, arguments)?;
     if let Some(page) = page {
-        draw(page, arguments, &authority, &outcome, &summary)?;
+        draw(page, arguments, &connector.authority(), &outcome, &summary)?;
     }
     Ok(exit)
 }

@@ -71,23 +71,18 @@ fn refused_before_its_offsets(name: Option<&str>, at: &str) {
 
 #[test]
 fn a_zombie_before_its_commit_is_refused_and_ends() {
-    let mut scene = Scene::new("committing", "upgrade-result", SHORT);
-    let zombie = scene.freeze(NAMED, "6:4:STOP");
-    let _successor = scene.start(Some("successor"));
-    scene.write();
-    scene.topics.await_caught_up();
-
-    zombie.signal(Signal::CONT);
-    assert_eq!(zombie.wait(), UNSETTLED);
-    scene.write();
-    assert_equal_to_model(&scene.topics);
+    ended_by_its_successor("committing", SHORT, Some("successor"));
 }
 
 #[test]
 fn a_successor_of_the_same_name_waits_for_no_time_out_and_ends_the_zombie() {
-    let mut scene = Scene::new("successor", "upgrade-result", LONG);
+    ended_by_its_successor("successor", LONG, NAMED);
+}
+
+fn ended_by_its_successor(test: &str, time_out: (&str, &str), name: Option<&str>) {
+    let mut scene = Scene::new(test, "upgrade-result", time_out);
     let zombie = scene.freeze(NAMED, "6:4:STOP");
-    let _successor = scene.start(NAMED);
+    let _successor = scene.start(name);
     scene.write();
     scene.topics.await_caught_up();
 
