@@ -39,6 +39,7 @@ enum Fault {
     KillProcess(usize),
     FreezeProcess(usize),
     TerminateProcess(usize),
+    KillController,
     FreezeAllBrokers,
     KillAllBrokers,
     CutZone(usize),
@@ -66,6 +67,7 @@ fn deck(scene: &Scene, random: &mut Rng) -> Vec<Fault> {
     let processes = 0..scene.fleet.members().len();
     let mut deck = vec![
         Fault::TerminateProcess(random.usize(processes.clone())),
+        Fault::KillController,
         Fault::FreezeAllBrokers,
         Fault::KillAllBrokers,
         Fault::CutBroker(random.usize(..3)),
@@ -96,6 +98,13 @@ impl Fault {
             Self::TerminateProcess(index) => {
                 member(index).terminate();
                 member(index).await_ready();
+            }
+            Self::KillController => {
+                scene
+                    .journal
+                    .fault("controller killed", "and started at once");
+                scene.cluster.controller().restart();
+                scene.journal.mark("the controller is up");
             }
             Self::FreezeAllBrokers => {
                 scene.journal.fault("all brokers frozen", "for a while");

@@ -55,16 +55,16 @@ pub(crate) fn one_broker_frozen(scene: &Scene, random: &mut Rng) {
     });
 }
 
-/// Every broker and every process is stopped in order and started again, one
+/// Every node and every process is stopped in order and started again, one
 /// after the other.
 pub(crate) fn rolling_restart(scene: &Scene) {
     only_200_while(scene, "rolling restart", || {
-        for broker in scene.cluster.brokers() {
+        for node in scene.cluster.nodes() {
             scene
                 .journal
-                .fault("broker restarted", &broker.id().to_string());
-            broker.stop_gracefully();
-            broker.restart();
+                .fault("node restarted", &node.id().to_string());
+            node.stop_gracefully();
+            node.restart();
             scene.cluster.wait_until_in_sync();
         }
         for member in scene.fleet.members() {

@@ -57,6 +57,8 @@ impl Scene {
         let cluster = Cluster::start(&ClusterOptions {
             zones: ZONES.len(),
             own_disk: Some(OWN_DISK),
+            // One broker of three gone is to be that alone.
+            controller_apart: true,
             ..ClusterOptions::default()
         });
         let prefix = unique_prefix("faults");

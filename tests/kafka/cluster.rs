@@ -97,18 +97,16 @@ fn producing_goes_on_without_the_leader_that_was_killed_or_frozen() {
 }
 
 #[test]
-fn a_cluster_keeps_its_records_when_all_brokers_were_killed() {
-    let cluster = Cluster::start(&ClusterOptions::default());
+fn a_cluster_keeps_its_records_when_all_nodes_were_killed() {
+    let cluster = Cluster::start(&ClusterOptions {
+        controller_apart: true,
+        ..ClusterOptions::default()
+    });
     create_topic(&cluster.bootstrap(), TOPIC, 3, &DURABLE);
     produce(&cluster.bootstrap(), TOPIC, &records(50));
     let written = read_topic(&cluster.bootstrap(), TOPIC);
     cluster.kill_all();
-    assert!(
-        cluster
-            .brokers()
-            .iter()
-            .all(|broker| broker.pid().is_none())
-    );
+    assert!(cluster.nodes().all(|node| node.pid().is_none()));
     cluster.restart_all();
     assert_eq!(read_topic(&cluster.bootstrap(), TOPIC), written);
 }

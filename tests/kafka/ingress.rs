@@ -6,13 +6,12 @@ use std::time::Duration;
 use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::http::{self, Version};
-use crate::support::kafka_cluster::{Cluster, ClusterOptions, shared, unique_prefix};
+use crate::support::kafka_cluster::{Broker, Cluster, ClusterOptions, shared, unique_prefix};
 use crate::support::load::{Load, Report, Until};
 use crate::support::northbridge::{Northbridge, run};
 use crate::support::records::read_topic;
 
-/// Longer than Kafka's stock session of 9 s and the election behind it. Each
-/// broker has its turn, and with them the active controller.
+/// Longer than Kafka's stock session of 9 s and the election behind it.
 const OUTLASTS_A_SESSION: Duration = Duration::from_secs(15);
 
 /// An ingress on a cluster, with topics of its own.
@@ -92,16 +91,38 @@ fn what_was_answered_200_is_stored_byte_for_byte() {
     bridge.assert_all_acknowledged_are_stored(&report);
 }
 
-#[test]
-fn each_killed_broker_costs_not_one_answer_other_than_200() {
-    let cluster = Cluster::start(&ClusterOptions::default());
-    let bridge = Bridge::on(&cluster.bootstrap(), "killed");
+/// Kafka's stock time-outs, and nothing but a broker goes.
+fn brokers_alone() -> ClusterOptions {
+    ClusterOptions {
+        controller_apart: true,
+        ..ClusterOptions::default()
+    }
+}
+
+/// As `docs/operations.md` recommends it where brokers are the controllers too.
+fn brokers_that_are_controllers() -> ClusterOptions {
+    ClusterOptions {
+        properties: vec![("broker.session.timeout.ms".to_owned(), "6000".to_owned())],
+        ..ClusterOptions::default()
+    }
+}
+
+/// Pushes while each broker in turn is gone for longer than its session, and
+/// asks for nothing but 200.
+fn assert_only_200_while_each_is_gone(
+    test: &str,
+    options: &ClusterOptions,
+    go: fn(&Broker),
+    come_back: fn(&Broker),
+) {
+    let cluster = Cluster::start(options);
+    let bridge = Bridge::on(&cluster.bootstrap(), test);
     let load = bridge.load(100).start();
     for broker in cluster.brokers() {
         load.wait_for_answers(100);
-        broker.kill();
+        go(broker);
         std::thread::sleep(OUTLASTS_A_SESSION);
-        broker.restart();
+        come_back(broker);
         cluster.wait_until_in_sync();
     }
     load.wait_for_answers(100);
@@ -111,21 +132,21 @@ fn each_killed_broker_costs_not_one_answer_other_than_200() {
 }
 
 #[test]
+fn each_killed_broker_costs_not_one_answer_other_than_200() {
+    let options = brokers_alone();
+    assert_only_200_while_each_is_gone("killed", &options, Broker::kill, Broker::restart);
+}
+
+#[test]
 fn each_frozen_broker_costs_not_one_answer_other_than_200() {
-    let cluster = Cluster::start(&ClusterOptions::default());
-    let bridge = Bridge::on(&cluster.bootstrap(), "frozen");
-    let load = bridge.load(100).start();
-    for broker in cluster.brokers() {
-        load.wait_for_answers(100);
-        broker.freeze();
-        std::thread::sleep(OUTLASTS_A_SESSION);
-        broker.thaw();
-        cluster.wait_until_in_sync();
-    }
-    load.wait_for_answers(100);
-    let report = load.stop();
-    assert_only_200(&report);
-    bridge.assert_all_acknowledged_are_stored(&report);
+    let options = brokers_alone();
+    assert_only_200_while_each_is_gone("frozen", &options, Broker::freeze, Broker::thaw);
+}
+
+#[test]
+fn the_active_controller_may_go_with_its_broker_where_sessions_are_short() {
+    let options = brokers_that_are_controllers();
+    assert_only_200_while_each_is_gone("controllers", &options, Broker::kill, Broker::restart);
 }
 
 #[test]

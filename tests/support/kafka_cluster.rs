@@ -1,4 +1,4 @@
-//! A real Apache Kafka for tests: combined `KRaft` nodes on free loopback ports.
+//! A real Apache Kafka for tests: `KRaft` nodes on free loopback ports.
 //!
 //! Time-outs are Kafka's own, because the faults that tests make are about
 //! them: a broker that vanished is given up after nine seconds. What differs
@@ -17,6 +17,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use tempfile::TempDir;
 
 use super::eventually;
+use broker::Role;
 pub use broker::{Broker, Way};
 
 mod broker;
@@ -31,8 +32,13 @@ const EXTERNAL: &str = "NORTHBRIDGE_TEST_KAFKA";
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// How many nodes, each broker and controller at once.
+    /// How many brokers.
     pub brokers: usize,
+    /// Whether the controller is a node of its own, as Apache Kafka recommends
+    /// it; else every broker is one of the controllers. With a broker that is
+    /// the active one, a new controller has to be elected first, and gives the
+    /// dead broker another whole session: over 13 s can pass.
+    pub controller_apart: bool,
     /// Server properties on top of, or in place of, the test support's own.
     pub properties: Vec<(String, String)>,
     /// How many zones of clients reach the brokers through ways of their own,
@@ -46,9 +52,22 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             brokers: 3,
+            controller_apart: false,
             properties: Vec::new(),
             zones: 0,
             own_disk: None,
+        }
+    }
+}
+
+impl ClusterOptions {
+    fn roles(&self) -> Vec<Role> {
+        if self.controller_apart {
+            let mut roles = vec![Role::Broker; self.brokers];
+            roles.push(Role::Controller);
+            roles
+        } else {
+            vec![Role::Combined; self.brokers]
         }
     }
 }
@@ -57,6 +76,7 @@ impl Default for ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     brokers: Vec<Broker>,
+    controller: Option<Broker>,
     directory: TempDir,
     _turn: Option<Turn>,
 }
@@ -95,22 +115,34 @@ impl Cluster {
         &self.brokers
     }
 
+    /// The controller.
+    ///
+    /// Panics where it is no node of its own.
+    pub fn controller(&self) -> &Broker {
+        self.controller.as_ref().expect("a controller apart")
+    }
+
+    /// The controller, where it is a node of its own, and all brokers.
+    pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
+        self.controller.iter().chain(&self.brokers)
+    }
+
     /// Where the nodes keep their properties, logs and data; deleted with the
     /// cluster.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// SIGKILL to all.
+    /// SIGKILL to all nodes.
     pub fn kill_all(&self) {
-        self.brokers.iter().for_each(Broker::kill);
+        self.nodes().for_each(Broker::kill);
     }
 
     /// Starts all that do not run, on the same ports and data, and waits until
     /// they are up.
     pub fn restart_all(&self) {
-        self.brokers.iter().for_each(Broker::launch);
-        self.brokers.iter().for_each(Broker::wait_until_up);
+        self.nodes().for_each(Broker::launch);
+        self.nodes().for_each(Broker::wait_until_up);
         self.wait_until_complete();
     }
 
@@ -142,13 +174,15 @@ impl Cluster {
     fn start_now(options: &ClusterOptions, turn: Option<Turn>) -> Self {
         let distribution = class_data::distribution();
         let directory = data_directory();
-        let brokers = broker::configure(distribution, directory.path(), options);
+        let mut brokers = broker::configure(distribution, directory.path(), options);
+        broker::format_all(&brokers);
+        let controller = options.controller_apart.then(|| brokers.pop()).flatten();
         let cluster = Self {
             brokers,
+            controller,
             directory,
             _turn: turn,
         };
-        broker::format_all(&cluster.brokers);
         cluster.restart_all();
         cluster
     }

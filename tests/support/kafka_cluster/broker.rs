@@ -19,10 +19,11 @@ const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 /// The last line of a broker's start: it is registered and no longer fenced.
 const STARTED: &str = "Kafka Server started";
 
-/// One broker of a cluster.
+/// One node of a cluster: a broker, unless it is the controller alone.
 #[derive(Debug)]
 pub struct Broker {
     id: i32,
+    role: Role,
     address: String,
     ways: Vec<Way>,
     directory: PathBuf,
@@ -38,6 +39,17 @@ pub struct Way {
     pub advertised: SocketAddr,
     /// Where the broker listens for them.
     pub inner: SocketAddr,
+}
+
+/// What a node is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Broker and controller at once.
+    Combined,
+    /// A broker alone.
+    Broker,
+    /// The controller alone; no client ever speaks with it.
+    Controller,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +159,9 @@ impl Broker {
             if !self.log().contains(STARTED) {
                 return None;
             }
+            if self.role == Role::Controller {
+                return Some(());
+            }
             let metadata = metadata_from(&self.address, None).ok()?;
             let knows_itself = metadata.brokers().iter().any(|known| known.id() == self.id);
             knows_itself.then_some(())
@@ -198,26 +213,33 @@ impl Broker {
     }
 }
 
-/// Gives each node a directory, ports and properties; starts nothing.
+/// Gives each node a directory, ports and properties; starts nothing. The
+/// controller comes last, where it is a node of its own.
 pub fn configure(
     distribution: &Distribution,
     parent: &Path,
     options: &ClusterOptions,
 ) -> Vec<Broker> {
+    let roles = options.roles();
     let each = 2 + 2 * options.zones;
-    let ports = ports::free(each * options.brokers);
-    let nodes: Vec<&[u16]> = ports.chunks(each).collect();
-    let voters = voters(nodes.iter().map(|ports| ports[1]));
-    let nodes = (1..).zip(nodes).enumerate();
+    let ports = ports::free(each * roles.len());
+    let nodes: Vec<(i32, Role, &[u16])> = (1..)
+        .zip(roles)
+        .zip(ports.chunks(each))
+        .map(|((id, role), ports)| (id, role, ports))
+        .collect();
+    let voters = voters(&nodes);
     nodes
-        .map(|(index, (id, ports))| {
+        .iter()
+        .enumerate()
+        .map(|(index, &(id, role, ports))| {
             let directory = parent.join(format!("node-{id}"));
             let data = directory.join("data");
             fs::create_dir_all(&data).expect("the node's directory");
             let ways: Vec<Way> = ports[2..].chunks(2).map(Way::between).collect();
-            let mut lines = properties(id, options.brokers);
+            let mut lines = properties(id, role, options.brokers);
             lines.push(format!("controller.quorum.voters={voters}"));
-            lines.extend(listeners(ports[0], ports[1], &ways));
+            lines.extend(role.listeners(ports[0], ports[1], &ways));
             lines.extend(
                 options
                     .properties
@@ -230,6 +252,7 @@ pub fn configure(
                 .expect("server.properties");
             Broker {
                 id,
+                role,
                 address: format!("127.0.0.1:{}", ports[0]),
                 ways,
                 disk: (options.own_disk == Some(index)).then(|| Disk::create(&data)),
@@ -271,42 +294,58 @@ pub fn format_all(brokers: &[Broker]) {
     }
 }
 
-fn voters(controller_ports: impl Iterator<Item = u16>) -> String {
-    let voters: Vec<_> = (1..)
-        .zip(controller_ports)
-        .map(|(id, port): (u16, _)| format!("{id}@127.0.0.1:{port}"))
+fn voters(nodes: &[(i32, Role, &[u16])]) -> String {
+    let voters: Vec<_> = nodes
+        .iter()
+        .filter(|(_, role, _)| *role != Role::Broker)
+        .map(|(id, _, ports)| format!("{id}@127.0.0.1:{}", ports[1]))
         .collect();
     voters.join(",")
 }
 
-fn listeners(client: u16, controller: u16, ways: &[Way]) -> [String; 3] {
-    let zones = || ways.iter().enumerate();
-    let inner = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.inner));
-    let advertised = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.advertised));
-    let protocols = zones().map(|(zone, _)| format!(",ZONE{zone}:PLAINTEXT"));
-    let (inner, advertised): (String, String) = (inner.collect(), advertised.collect());
-    [
-        format!(
-            "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}{inner}"
-        ),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{client}{advertised}"),
-        format!(
-            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
-            protocols.collect::<String>()
-        ),
-    ]
+impl Role {
+    fn roles(self) -> &'static str {
+        match self {
+            Self::Combined => "broker,controller",
+            Self::Broker => "broker",
+            Self::Controller => "controller",
+        }
+    }
+
+    fn listeners(self, client: u16, controller: u16, ways: &[Way]) -> Vec<String> {
+        let to_quorum = format!("CONTROLLER://127.0.0.1:{controller}");
+        if self == Self::Controller {
+            return vec![format!("listeners={to_quorum}")];
+        }
+        let zones = || ways.iter().enumerate();
+        let inner = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.inner));
+        let advertised = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.advertised));
+        let protocols = zones().map(|(zone, _)| format!(",ZONE{zone}:PLAINTEXT"));
+        let (mut inner, advertised): (String, String) = (inner.collect(), advertised.collect());
+        if self == Self::Combined {
+            inner = format!("{inner},{to_quorum}");
+        }
+        vec![
+            "inter.broker.listener.name=PLAINTEXT".to_owned(),
+            format!("listeners=PLAINTEXT://127.0.0.1:{client}{inner}"),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{client}{advertised}"),
+            format!(
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
+                protocols.collect::<String>()
+            ),
+        ]
+    }
 }
 
 /// In a properties file the last of equal keys holds, so a test's own
 /// properties follow these.
-fn properties(id: i32, brokers: usize) -> Vec<String> {
+fn properties(id: i32, role: Role, brokers: usize) -> Vec<String> {
     let replicas = brokers.min(3);
     let in_sync = replicas.min(2);
     vec![
-        "process.roles=broker,controller".to_owned(),
+        format!("process.roles={}", role.roles()),
         format!("node.id={id}"),
         "controller.listener.names=CONTROLLER".to_owned(),
-        "inter.broker.listener.name=PLAINTEXT".to_owned(),
         // A topic that nobody created is a mistake that must show.
         "auto.create.topics.enable=false".to_owned(),
         format!("offsets.topic.replication.factor={replicas}"),

@@ -53,6 +53,9 @@ impl Distribution {
         // The serial collector and the first compiler alone: two cores carry
         // three brokers, the tests and the program under test.
         java.args(["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        // What a broker says is compared with what its clients did.
+        java.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
+        java.arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS");
         java.args(&self.options);
         java.arg("-cp").arg(self.home.join("*")).arg(class);
         java
