@@ -364,7 +364,7 @@ fn compare(plan: &Plan, observed: &Observed, brokers: i32) -> Vec<Finding> {
             observed.replication_factor, target.replication_factor,
         );
         say(Severity::Problem, text);
-    } else if target.replication_factor < plan.replication_factor {
+    } else if observed.replication_factor < plan.replication_factor {
         let text = format!(
             "has {} replicas where {} are configured, because the cluster has {brokers} brokers",
             observed.replication_factor, plan.replication_factor,
@@ -460,6 +460,8 @@ mod tests {
     fn each_deviation_is_one_finding_of_its_severity() {
         let cases = [
             (observed(), 3, Severity::Fine, "6 partitions, 3 replicas"),
+            // While one of three brokers is away.
+            (observed(), 2, Severity::Fine, "6 partitions, 3 replicas"),
             (
                 Observed {
                     partitions: 3,

@@ -1,6 +1,7 @@
 //! Connections to the listener: kept alive, opened again when they broke, and
 //! never trusted with a push that may already have gone out.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use super::target::Target;
 
 /// The platform waits no longer for an answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// So many connections are tried for a push that none of them took.
+const CONNECTIONS_TRIED: usize = 5;
 
 /// How to connect.
 #[derive(Clone)]
@@ -47,8 +50,9 @@ enum Sender {
 
 /// Why there is no answer.
 enum Broken {
-    /// The push has not gone out, so that another connection may have it.
-    Unsent,
+    /// The push was not taken, so that another connection may have it: it has
+    /// not gone out, or the listener says that it will not look at it.
+    Untaken,
     /// The push may have arrived.
     Lost,
 }
@@ -156,17 +160,17 @@ impl Connector {
 impl Connection {
     /// Pushes, and waits for the answer as long as the platform does.
     pub async fn push(&self, body: Bytes) -> Answer {
-        let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, self.push_twice(body)).await else {
+        let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, self.push_once(body)).await else {
             self.forget().await;
             return Answer::TimedOut;
         };
         answer.map_or(Answer::NoConnection, Answer::Status)
     }
 
-    /// A listener may close a connection that was idle; what has not gone out
-    /// by then goes to a new one.
-    async fn push_twice(&self, body: Bytes) -> Option<u16> {
-        for _ in 0..2 {
+    /// A listener may close a connection that was idle, or retire one; what it
+    /// has not taken by then goes to a new one.
+    async fn push_once(&self, body: Bytes) -> Option<u16> {
+        for _ in 0..CONNECTIONS_TRIED {
             let sender = self.sender().await?;
             match sender.send(self.connector.request(body.clone())).await {
                 Ok(status) => return Some(status),
@@ -210,14 +214,14 @@ impl Sender {
             Self::Http1(sender) => {
                 let mut sender = sender.lock().await;
                 if sender.ready().await.is_err() {
-                    return Err(Broken::Unsent);
+                    return Err(Broken::Untaken);
                 }
                 let answer = sender.try_send_request(request).await;
                 return finish(answer).await;
             }
             Self::Http2(mut sender) => {
                 if sender.ready().await.is_err() {
-                    return Err(Broken::Unsent);
+                    return Err(Broken::Untaken);
                 }
                 sender.try_send_request(request).await
             }
@@ -231,8 +235,8 @@ async fn finish(
     answer: Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<Full<Bytes>>>>,
 ) -> Result<u16, Broken> {
     let response = answer.map_err(|mut error| {
-        if error.take_message().is_some() {
-            Broken::Unsent
+        if error.take_message().is_some() || is_retired(error.error()) {
+            Broken::Untaken
         } else {
             Broken::Lost
         }
@@ -240,6 +244,18 @@ async fn finish(
     let status = response.status().as_u16();
     let body = response.into_body().collect().await;
     body.map(|_| status).map_err(|_| Broken::Lost)
+}
+
+/// Whether the listener retires this connection and did not take the request:
+/// it tells by GOAWAY which ones it took, and this error meets all others
+/// (RFC 9113, 6.8).
+fn is_retired(error: &hyper::Error) -> bool {
+    let http2 = error
+        .source()
+        .and_then(|why| why.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| {
+        error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+    })
 }
 
 impl std::fmt::Debug for Connection {

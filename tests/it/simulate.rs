@@ -13,8 +13,11 @@ use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
 
 mod listener;
+mod retiring;
 mod states;
 mod stored;
+
+use retiring::Retiring;
 
 /// Always the same pushes.
 fn simulate(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
@@ -191,6 +194,15 @@ fn a_page_needs_no_marks() {
             .unwrap()
             .ends_with("</html>\n")
     );
+}
+
+#[test]
+fn no_push_is_lost_to_connections_that_are_retired_in_order() {
+    let listener = Retiring::after(3);
+    let url = format!("http://{}/", listener.address());
+    let (code, outcome) = simulate_any(&url, &["--http2", "--count", "2000"]);
+    assert_eq!(code, Some(0), "{outcome}");
+    assert_eq!(outcome["answers"]["200"], 2_000, "{outcome}");
 }
 
 #[test]
