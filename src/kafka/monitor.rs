@@ -27,6 +27,9 @@ const ASK: Duration = Duration::from_secs(2);
 /// How long the one about the topics' settings may take. A cluster that does
 /// not show them may never answer it, and readiness waits for the first.
 const ASK_SETTINGS: Duration = Duration::from_secs(1);
+/// So long a cluster that came back may take to be well before its topics are
+/// suspected: looking at them holds up the questions.
+const SETTLING: Duration = Duration::from_secs(5);
 /// How often fit topics are looked at again.
 const SURVEY: Duration = Duration::from_secs(60);
 /// How often topics that are not fit, or could not be looked at, are.
@@ -62,7 +65,8 @@ impl Monitor {
             next_survey: Instant::now(),
             fit: false,
             said: Vec::new(),
-            answering: None,
+            contact: Contact::Unknown,
+            was_well: false,
             warm: 0,
             producer,
             admin,
@@ -96,10 +100,22 @@ struct Watch {
     fit: bool,
     /// The findings that were logged last.
     said: Vec<String>,
-    /// Whether the last question was answered; none before the first.
-    answering: Option<bool>,
+    contact: Contact,
+    /// Whether every partition could take records at some time.
+    was_well: bool,
     /// Leaders asked so far; the connections are warm when all were.
     warm: usize,
+}
+
+/// Whether Kafka answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    /// It was not asked yet.
+    Unknown,
+    /// The last question was not answered.
+    Lost,
+    /// All questions since then were.
+    Since(Instant),
 }
 
 /// The partitions of one topic, and whether each can take records.
@@ -152,8 +168,9 @@ impl Watch {
             if calm {
                 self.keep_warm();
             }
-            // Also of a cluster that is not well: the reason may be in the topics.
-            let may_look = calm || !self.fit || silence >= self.answer_deadline;
+            // Also of a cluster that stays unwell: the reason may be in the topics.
+            let stays = silence >= self.answer_deadline && self.contact.is_older_than(SETTLING);
+            let may_look = calm || !self.fit || stays;
             if sight != Sight::Silent && may_look && Instant::now() >= self.next_survey {
                 self.survey();
             }
@@ -187,17 +204,21 @@ impl Watch {
                 for topic in Topic::INGRESS {
                     self.producer.not_seen(topic);
                 }
-                if self.answering != Some(false) {
+                if self.contact != Contact::Lost {
                     tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
                 }
                 Sight::Silent
             }
         };
-        let answered = sight != Sight::Silent;
-        if answered && self.answering == Some(false) {
-            tracing::info!("Kafka answers again");
-        }
-        self.answering = Some(answered);
+        self.contact = match self.contact {
+            _ if sight == Sight::Silent => Contact::Lost,
+            Contact::Since(then) => Contact::Since(then),
+            Contact::Unknown => Contact::Since(Instant::now()),
+            Contact::Lost => {
+                tracing::info!("Kafka answers again");
+                Contact::Since(Instant::now())
+            }
+        };
         sight
     }
 
@@ -229,9 +250,10 @@ impl Watch {
     }
 
     /// Ready for the first time only when all is well. Then it takes a whole
-    /// outage, older than the answer's deadline, to end that: while some
-    /// partition still takes records, refusing connections would lose more.
-    fn judge(&self, sight: Sight) {
+    /// outage, older than the answer's deadline, to end that, and one partition
+    /// to end the outage: while some partition takes records, refusing
+    /// connections would lose more.
+    fn judge(&mut self, sight: Sight) {
         self.producer.longest_silence();
         let shortest = self.producer.shortest_silence();
         let is_away = matches!(sight, Sight::Unwell | Sight::Silent);
@@ -247,14 +269,20 @@ impl Watch {
         }
         match sight {
             Sight::Well => {
+                self.was_well = true;
                 self.kafka.set(
                     true,
                     "every partition has a leader and enough replicas in sync",
                 );
             }
-            Sight::Unwell => self
-                .kafka
-                .explain("some partitions have no leader or too few replicas in sync"),
+            Sight::Unwell => {
+                let why = "some partitions have no leader or too few replicas in sync";
+                if self.was_well {
+                    self.kafka.set(true, why);
+                } else {
+                    self.kafka.explain(why);
+                }
+            }
             Sight::Missing => self.kafka.explain("some topics do not exist"),
             Sight::Silent => self.kafka.explain("no broker answers just now"),
         }
@@ -344,6 +372,12 @@ impl Watch {
             }
         }
         self.said = said;
+    }
+}
+
+impl Contact {
+    fn is_older_than(self, time: Duration) -> bool {
+        matches!(self, Self::Since(then) if then.elapsed() >= time)
     }
 }
 

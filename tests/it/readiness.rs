@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::bodies::message_confirm;
 use crate::support::eventually;
 use crate::support::http::{get, post_with};
-use crate::support::mock::{Mock, TOPICS};
+use crate::support::mock::{Mock, PARTITIONS, TOPICS};
 use crate::support::northbridge::Northbridge;
 
 const PATH: &str = "/notifications";
@@ -174,6 +174,25 @@ fn a_kafka_away_for_less_than_the_deadline_leaves_it_ready() {
     northbridge.wait_for_metric(outage, &[], 0.0);
     assert!(northbridge.is_ready());
     assert_eq!(push(&northbridge), 200);
+}
+
+#[test]
+fn one_partition_that_takes_records_again_ends_an_outage_of_all() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&QUICK);
+    for topic in TOPICS {
+        (0..PARTITIONS).for_each(|partition| mock.lead(topic, partition, None));
+    }
+    eventually("it is not ready", || {
+        (!northbridge.is_ready()).then_some(())
+    });
+    mock.lead(TOPICS[0], 0, Some(1));
+    northbridge.ready();
+    let kafka = condition(&northbridge, "kafka");
+    assert!(
+        kafka["why"].as_str().unwrap().contains("some partitions"),
+        "{kafka}"
+    );
 }
 
 #[test]

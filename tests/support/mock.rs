@@ -22,7 +22,7 @@ pub const TOPICS: [&str; 4] = [
 ];
 
 /// Fewer than by default, so that all leaders are known sooner.
-const PARTITIONS: i32 = 2;
+pub const PARTITIONS: i32 = 2;
 
 /// A mock cluster of three brokers; ends when dropped.
 pub struct Mock {
@@ -97,6 +97,13 @@ impl Mock {
     /// Takes connections again.
     pub fn come_back(&self) {
         self.cluster.clear_request_errors(RDKafkaApiKey::ApiVersion);
+    }
+
+    /// A partition has this leader, or none.
+    pub fn lead(&self, topic: &str, partition: i32, broker: Option<i32>) {
+        self.cluster
+            .partition_leader(topic, partition, broker)
+            .unwrap();
     }
 
     /// The next requests of this kind fail with these errors, one each.
