@@ -102,12 +102,13 @@ pub(crate) fn all_brokers_gone(scene: &Scene) {
     ];
     let mut recovery = None;
     let outcomes = scene.under(phase, &loads, || {
-        let watch = Watch::begin(scene);
+        let mut watch = Watch::begin(scene);
         sleep(Duration::from_secs(2));
         scene.journal.fault("all brokers killed", "for a minute");
         scene.cluster.kill_all();
         watch.outage_begins();
         sleep(OUTAGE);
+        watch.outage_ends(scene);
         scene.cluster.restart_all();
         scene.journal.mark("all brokers are up");
         recovery = Some(watch.end().0);

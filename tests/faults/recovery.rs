@@ -1,5 +1,5 @@
-//! Who is back first after an outage: the cluster, as a plain producer sees it,
-//! or the product, as a sender sees it.
+//! Who is back first after an outage: the cluster, as a plain producer and its
+//! own metadata see it, or the product, as a sender sees it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,21 +8,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message};
 
 use crate::scene::{PARTITIONS, Scene};
+use crate::support::eventually;
 use crate::support::load::{Answer, Load, Report, Running};
 
 /// Pushes a second of the sender that looks for the product's return.
 const RATE: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a question about all partitions may take.
+const ASK: Duration = Duration::from_millis(500);
 
 /// Both watch from here on.
 #[derive(Debug)]
 pub(crate) struct Watch {
     witness: Witness,
+    in_sync: Option<JoinHandle<Instant>>,
     load: Running,
     load_began: Instant,
 }
@@ -32,7 +38,7 @@ pub(crate) struct Watch {
 pub(crate) struct Recovery {
     /// The first acknowledgement.
     pub(crate) cluster_first: Instant,
-    /// The moment at which every partition had acknowledged.
+    /// The moment at which every partition could take records.
     pub(crate) cluster_whole: Instant,
     /// The first answer 200 after the first other one.
     pub(crate) product_first: Instant,
@@ -51,6 +57,7 @@ impl Watch {
         let load_began = Instant::now();
         Self {
             witness: Witness::start(&scene.cluster.bootstrap(), scene.witness_topic()),
+            in_sync: None,
             load: load.start(),
             load_began,
         }
@@ -61,13 +68,20 @@ impl Watch {
         self.witness.acknowledged().clear();
     }
 
+    /// The brokers are about to be started again.
+    pub(crate) fn outage_ends(&mut self, scene: &Scene) {
+        let bootstrap = scene.cluster.bootstrap();
+        self.in_sync = Some(thread::spawn(move || await_in_sync(&bootstrap)));
+    }
+
     /// Waits for the cluster's return, and what is pushed then to be answered.
     pub(crate) fn end(self) -> (Recovery, Report) {
         let acknowledged = self.witness.await_all();
+        let in_sync = self.in_sync.map(|thread| thread.join().expect("metadata"));
         self.load.wait_for_answers(5 * RATE);
         let report = self.load.stop();
         let first = acknowledged.iter().map(|(at, _)| *at).min();
-        let whole = acknowledged.iter().map(|(at, _)| *at).max();
+        let whole = acknowledged.iter().map(|(at, _)| *at).chain(in_sync).max();
         let answered = report.pushes.iter().map(|push| {
             let at = self.load_began + push.intended + push.latency;
             (at, push.answer == Answer::Status(200))
@@ -99,7 +113,7 @@ impl Recovery {
     }
 
     /// How much later the last answer other than 200 was than the moment at
-    /// which every partition had acknowledged.
+    /// which every partition could take records.
     pub(crate) fn whole_late(&self) -> Duration {
         self.product_whole
             .saturating_duration_since(self.cluster_whole)
@@ -118,7 +132,7 @@ impl fmt::Display for Recovery {
         write!(
             f,
             "first 200 {:.3} s after the cluster's first acknowledgement; \
-             last other answer {:.3} s after every partition acknowledged",
+             last other answer {:.3} s after every partition could take records",
             signed(self.product_first, self.cluster_first),
             signed(self.product_whole, self.cluster_whole),
         )
@@ -168,7 +182,7 @@ impl Witness {
     }
 
     fn await_all(&self) -> Vec<(Instant, i32)> {
-        crate::support::eventually("every partition acknowledges", || {
+        eventually("every partition acknowledges", || {
             let acknowledged = self.acknowledged().clone();
             let partitions = i32::try_from(acknowledged.len()).ok()?;
             (partitions == PARTITIONS).then_some(acknowledged)
@@ -183,6 +197,25 @@ impl Drop for Witness {
             let _ = thread.join();
         }
     }
+}
+
+/// When every partition can take records with acks=all: it has a leader, and
+/// two replicas in sync. Those of the product have more to catch up with than
+/// those of the witness.
+fn await_in_sync(bootstrap: &str) -> Instant {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "200")
+        .create()
+        .expect("a client");
+    eventually("every partition can take records", || {
+        let metadata = client.fetch_metadata(None, ASK).ok()?;
+        let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let whole =
+            partitions.all(|partition| partition.leader() >= 0 && partition.isr().len() >= 2);
+        whole.then(Instant::now)
+    })
 }
 
 fn write_on(producer: &BaseProducer<Heard>, topic: &str, stop: &AtomicBool) {
