@@ -109,7 +109,11 @@ pub fn check(settings: &Settings) -> Result<(), KafkaError> {
 /// The producer of one stream's transactions.
 fn transactional_config(settings: &Settings, transactional_id: &str) -> ClientConfig {
     let mut config = client_config(settings);
-    config.set("compression.type", "none");
+    config
+        .set("compression.type", "none")
+        // librdkafka gives up asking who a group's coordinator is, and asks
+        // again when some connection comes or goes: so that idle ones go.
+        .set("connections.max.idle.ms", "8000");
     with_options(&mut config, settings);
     config
         .set("transactional.id", transactional_id)

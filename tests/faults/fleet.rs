@@ -122,6 +122,8 @@ impl Member {
         self.journal.fault("process terminated", &self.name);
         let mut process = self.process();
         if let Some(process) = &*process {
+            // Before that, a new life has nothing to drain, and no ears yet.
+            let _listening = process.admin_address();
             let asked = Instant::now();
             process.signal(Signal::TERM);
             let code = process.wait();
@@ -138,8 +140,12 @@ impl Member {
         self.renew(&mut process);
     }
 
-    /// SIGSTOP for so long, then SIGCONT.
+    /// SIGSTOP for so long, then SIGCONT; of an ingress once no push has waited
+    /// for long, for a frozen process answers none.
     pub(crate) fn freeze_for(&self, time: Duration) {
+        if self.is_ingress() {
+            self.await_calm();
+        }
         self.journal.fault("process frozen", &self.name);
         self.signal(Signal::STOP);
         thread::sleep(time);
@@ -159,8 +165,8 @@ impl Member {
         });
     }
 
-    /// Waits until what reached it while it was frozen is answered: it can
-    /// count the time of a push only from when it reads it.
+    /// Waits until few pushes are in flight, such as those that reached it while
+    /// it was frozen: it can count the time of a push only from when it reads it.
     pub(crate) fn await_calm(&self) {
         eventually("what waited is answered", || {
             (self.metric("northbridge_pushes_in_flight", &[]) < CALM).then_some(())
