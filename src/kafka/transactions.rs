@@ -24,7 +24,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A call that has not returned after so long may never do. librdkafka bounds
 /// each by [`CALL`], but for one: while a transaction's offsets wait for a group
 /// coordinator that is being elected, it asks three times at once who that is,
-/// and then not again before some broker comes or goes.
+/// and then not again before some broker comes or goes. Idle connections go for
+/// that reason, well before this.
 const STUCK: Duration = Duration::from_secs(20);
 
 /// The transactions of one transactional id.

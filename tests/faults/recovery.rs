@@ -199,9 +199,8 @@ impl Drop for Witness {
     }
 }
 
-/// When every partition can take records with acks=all: it has a leader, and
-/// two replicas in sync. Those of the product have more to catch up with than
-/// those of the witness.
+/// When every partition of all topics can take records with acks=all: it has a
+/// leader, and two replicas in sync.
 fn await_in_sync(bootstrap: &str) -> Instant {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
