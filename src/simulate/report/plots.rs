@@ -13,8 +13,10 @@ const POINTS: usize = 480;
 const HEIGHT: f64 = 240.0;
 const LANE: f64 = 17.0;
 const LANE_GAP: f64 = 10.0;
-/// Labels of marks that are closer than this share of the run would overlap.
-const LABEL_SHARE: f64 = 0.02;
+/// The width of a digit of a mark's label, as a share of the plot's.
+const DIGIT_SHARE: f64 = 0.0085;
+/// The gap between the labels of two marks, as a share of the plot's width.
+const GAP_SHARE: f64 = 0.006;
 /// The platform waits so long for an answer, in milliseconds.
 const GIVEN_UP_MS: f64 = 15_000.0;
 
@@ -174,10 +176,11 @@ impl<'a> Timeline<'a> {
             plot.says((point.from, point.to), &point.says());
         }
         let mut labelled = f64::NEG_INFINITY;
-        for (number, mark) in (1..).zip(self.marks) {
+        for (number, mark) in (1_u32..).zip(self.marks) {
             let at = mark.at.as_secs_f64();
             let mut label = String::new();
-            if at - labelled > self.lasted * LABEL_SHARE {
+            let width = GAP_SHARE + DIGIT_SHARE * f64::from(number.ilog10() + 1);
+            if at - labelled > self.lasted * width {
                 labelled = at;
                 label = format!("{number}");
             }
