@@ -168,7 +168,6 @@ fn transactional(bootstrap_servers: &str, input: &str) -> BaseProducer {
     let producer: BaseProducer = client(bootstrap_servers)
         .set("transactional.id", format!("floor.{input}"))
         .set("linger.ms", "1000")
-        .set("delivery.report.only.error", "true")
         .create()
         .expect("a producer");
     producer.init_transactions(PATIENCE).expect("transactions");
