@@ -304,7 +304,8 @@ fn voters(nodes: &[(i32, Role, &[u16])]) -> String {
 }
 
 impl Role {
-    fn roles(self) -> &'static str {
+    /// As `process.roles` names it.
+    fn label(self) -> &'static str {
         match self {
             Self::Combined => "broker,controller",
             Self::Broker => "broker",
@@ -343,7 +344,7 @@ fn properties(id: i32, role: Role, brokers: usize) -> Vec<String> {
     let replicas = brokers.min(3);
     let in_sync = replicas.min(2);
     vec![
-        format!("process.roles={}", role.roles()),
+        format!("process.roles={}", role.label()),
         format!("node.id={id}"),
         "controller.listener.names=CONTROLLER".to_owned(),
         // A topic that nobody created is a mistake that must show.
