@@ -34,7 +34,7 @@ pub use producer::{Delivery, DeliveryError, Producer};
 ///
 /// Longer than any answer is waited for: what was refused with 503 because
 /// Kafka was away is still stored when it comes back, and probes meanwhile.
-pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often librdkafka reports its statistics.
 pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,9 +48,9 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("client.id", "northbridge")
         // The default lets recovery take 10 s after brokers were away.
         .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "500")
+        .set("reconnect.backoff.max.ms", "200")
         .set("retry.backoff.ms", "50")
-        .set("retry.backoff.max.ms", "500")
+        .set("retry.backoff.max.ms", "200")
         // A frozen leader keeps what is in flight to it until this has passed;
         // it must be over well before the answer is due.
         .set("socket.timeout.ms", "3000")
@@ -59,6 +59,9 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("socket.nagle.disable", "true")
         // A new leader is looked for this often while there is none.
         .set("topic.metadata.refresh.fast.interval.ms", "100")
+        // A broker that has just started may tell of a topic without
+        // partitions, and is believed until they are asked for again.
+        .set("topic.metadata.refresh.interval.ms", "5000")
         .set("allow.auto.create.topics", "false");
     config
 }

@@ -192,7 +192,7 @@ impl Start<'_> {
             .context(kafka::NOT_TAKEN)?;
         let transactions =
             Transactions::new(settings, &transactional_id).context(kafka::NOT_TAKEN)?;
-        let restore = Restore::new(settings, &plan(S::STATE).name).context(kafka::NOT_TAKEN)?;
+        let restore = Restore::new(settings, &plan(S::STATE).name);
         let restored = self.readiness.condition(S::NAME, "no partitions yet");
         let changed = self.changed;
         let work = WorkPlan {

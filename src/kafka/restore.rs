@@ -14,7 +14,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::{Quiet, reader_config};
 use crate::config::Settings;
@@ -26,11 +26,22 @@ const POLL: Duration = Duration::from_millis(100);
 /// After so many records, whoever waits is asked whether to go on.
 const STRETCH: usize = 10_000;
 
-/// Reads committed states.
+/// Reads committed states, with clients of its own for each reading.
+///
+/// A client that nobody polls gathers librdkafka's errors for as long as the
+/// brokers are away, and one that was there when they came back may believe for
+/// a while what a broker that was starting told it.
 pub struct Restore {
+    committed: ClientConfig,
+    uncommitted: ClientConfig,
+    topic: String,
+}
+
+/// The clients of one reading.
+struct Reading<'a> {
     committed: BaseConsumer<Quiet>,
     uncommitted: BaseConsumer<Quiet>,
-    topic: String,
+    topic: &'a str,
 }
 
 /// A record of the state topic.
@@ -47,24 +58,20 @@ pub struct Restored<'a> {
 }
 
 impl Restore {
-    /// Readers of a topic, which connect by themselves.
-    ///
-    /// # Errors
-    ///
-    /// Where librdkafka does not accept an option.
-    pub fn new(settings: &Settings, topic: &str) -> Result<Self, KafkaError> {
+    /// Of this topic. Connects to nothing yet.
+    pub fn new(settings: &Settings, topic: &str) -> Self {
         let reader = |isolation: &str| {
-            reader_config(settings, isolation)
-                // An end is told by an answer without records, for which a
-                // broker waits so long.
-                .set("fetch.wait.max.ms", "10")
-                .create_with_context(Quiet)
+            let mut config = reader_config(settings, isolation);
+            // An end is told by an answer without records, for which a broker
+            // waits so long.
+            config.set("fetch.wait.max.ms", "10");
+            config
         };
-        Ok(Self {
-            committed: reader("read_committed")?,
-            uncommitted: reader("read_uncommitted")?,
+        Self {
+            committed: reader("read_committed"),
+            uncommitted: reader("read_uncommitted"),
             topic: topic.to_owned(),
-        })
+        }
     }
 
     /// Gives `each` every committed record of the partitions. Whether it came
@@ -73,12 +80,32 @@ impl Restore {
     ///
     /// # Errors
     ///
-    /// Where the cluster does not answer, or a partition cannot be read.
+    /// Where the cluster does not answer, a partition cannot be read, or
+    /// librdkafka does not accept an option.
     pub fn read(
         &self,
         partitions: &[i32],
         mut each: impl FnMut(&Restored<'_>),
         mut go_on: impl FnMut(u64, u64) -> bool,
+    ) -> Result<bool, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(true);
+        }
+        let reading = Reading {
+            committed: self.committed.create_with_context(Quiet)?,
+            uncommitted: self.uncommitted.create_with_context(Quiet)?,
+            topic: &self.topic,
+        };
+        reading.read(partitions, &mut each, &mut go_on)
+    }
+}
+
+impl Reading<'_> {
+    fn read(
+        &self,
+        partitions: &[i32],
+        each: &mut impl FnMut(&Restored<'_>),
+        go_on: &mut impl FnMut(u64, u64) -> bool,
     ) -> Result<bool, KafkaError> {
         let ends = self.ends(partitions)?;
         let total = ends
@@ -91,9 +118,9 @@ impl Restore {
             .collect();
         let mut read = 0;
         let mut go_on = |read| go_on(read, total);
-        let complete = self.read_from(&mut next, &mut read, &mut each, &mut go_on)?
+        let complete = self.read_from(&mut next, &mut read, each, &mut go_on)?
             && self.await_stable(&ends, read, &mut go_on)?
-            && self.read_from(&mut next, &mut read, &mut each, &mut go_on)?;
+            && self.read_from(&mut next, &mut read, each, &mut go_on)?;
         Ok(complete)
     }
 
@@ -105,7 +132,8 @@ impl Restore {
         go_on: &mut impl FnMut(u64) -> bool,
     ) -> Result<bool, KafkaError> {
         for (partition, (_, high)) in ends {
-            while self.watermarks(&self.committed, *partition)?.1 < *high {
+            let stable_end = || self.committed.fetch_watermarks(self.topic, *partition, ASK);
+            while stable_end()?.1 < *high {
                 if !go_on(read) {
                     return Ok(false);
                 }
@@ -126,7 +154,7 @@ impl Restore {
     ) -> Result<bool, KafkaError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in next.iter() {
-            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
+            list.add_partition_offset(self.topic, *partition, Offset::Offset(*offset))?;
         }
         self.committed.assign(&list)?;
         let complete = self.read_assigned(next, read, each, go_on);
@@ -175,27 +203,12 @@ impl Restore {
         true
     }
 
-    /// First and next offset of a partition.
-    ///
-    /// A broker that has just started may tell of a topic without partitions.
-    /// librdkafka believes it for metadata.max.age.ms, which is minutes, unless
-    /// it is told to ask again.
-    fn watermarks(
-        &self,
-        reader: &BaseConsumer<Quiet>,
-        partition: i32,
-    ) -> Result<(i64, i64), KafkaError> {
-        let watermarks = reader.fetch_watermarks(&self.topic, partition, ASK);
-        if watermarks.is_err() {
-            reader.fetch_metadata(Some(&self.topic), ASK)?;
-        }
-        watermarks
-    }
-
     /// First and next offset of each partition that is not empty.
     fn ends(&self, partitions: &[i32]) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
         let end = |partition: &i32| {
-            let ends = self.watermarks(&self.uncommitted, *partition)?;
+            let ends = self
+                .uncommitted
+                .fetch_watermarks(self.topic, *partition, ASK)?;
             Ok((*partition, ends))
         };
         let ends: Result<BTreeMap<_, _>, KafkaError> = partitions.iter().map(end).collect();
@@ -208,6 +221,7 @@ impl Restore {
 
 impl std::fmt::Debug for Restore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The configuration may hold secrets.
         f.debug_struct("Restore")
             .field("topic", &self.topic)
             .finish_non_exhaustive()

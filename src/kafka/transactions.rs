@@ -18,6 +18,8 @@ use crate::config::Settings;
 const CALL: Duration = Duration::from_secs(5);
 /// The same for an abort: it is made again as soon as there are reports to fetch.
 const ABORT_CALL: Duration = Duration::from_millis(200);
+/// How long a look at what librdkafka reports may take.
+const GLANCE: Duration = Duration::from_millis(1);
 /// The pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -124,11 +126,17 @@ impl Transactions {
         while go_on() {
             match self.pulse.during(|| self.producer.init_transactions(CALL)) {
                 Ok(()) => return Ok(true),
-                Err(error) if is_retriable(&error) => std::thread::sleep(PAUSE),
+                Err(error) if is_retriable(&error) => pause(&error),
                 Err(error) => return Err(TransactionError::Fatal(error)),
             }
         }
         Ok(false)
+    }
+
+    /// Takes note of what librdkafka reports while there is no transaction to
+    /// wait for; otherwise that would pile up for as long as brokers are away.
+    pub fn idle(&self) {
+        self.producer.poll(GLANCE);
     }
 
     /// Begins a transaction.
@@ -235,10 +243,15 @@ fn until_settled(
     loop {
         match call() {
             Ok(()) => return Ok(()),
-            Err(error) if is_retriable(&error) && go_on() => std::thread::sleep(PAUSE),
+            Err(error) if is_retriable(&error) && go_on() => pause(&error),
             Err(error) => return Err(classify(error)),
         }
     }
+}
+
+fn pause(error: &KafkaError) {
+    tracing::debug!(%error, "a call is made again");
+    std::thread::sleep(PAUSE);
 }
 
 fn is_retriable(error: &KafkaError) -> bool {

@@ -149,7 +149,9 @@ impl<'m, S: Stream> Worker<'m, S> {
                 next_sweep = Instant::now() + if more { Duration::ZERO } else { SWEEP };
             }
             fail_point(2);
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                self.transactions.idle();
+            } else {
                 match self.transact(&batch) {
                     Ok(overlay) => {
                         fail_point(7);

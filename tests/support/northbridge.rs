@@ -167,6 +167,16 @@ impl Northbridge {
         self.wait_for_metric("northbridge_pushes_total", &[&label], count.into());
     }
 
+    /// What `/readyz` says now, where the program listens.
+    fn readiness(&self) -> Option<String> {
+        let log = self.log();
+        let listening = log
+            .iter()
+            .find(|line| field(line, "message").as_deref() == Some("administration listening"))?;
+        let address = field(listening, "address")?.parse().ok()?;
+        http::get(address, "/readyz").map(|answer| answer.text())
+    }
+
     fn logged_address(&self, message: &str) -> SocketAddr {
         let line = self.wait_for_message(message).to_string();
         let address = field(&line, "address").expect("the line names its address");
@@ -176,6 +186,9 @@ impl Northbridge {
 
 impl Drop for Northbridge {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("northbridge's readiness: {:?}", self.readiness());
+        }
         self.kill();
         if thread::panicking() {
             eprintln!("northbridge logged:\n{}", self.log().join("\n"));

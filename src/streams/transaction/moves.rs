@@ -34,7 +34,8 @@ impl<'m, S: Stream> Worker<'m, S> {
             self.restored
                 .set(false, "restoring the states of new partitions");
         }
-        while !self.settle(&mut coming, batch, stop)? {
+        let mut said = began;
+        while !self.settle(&mut coming, batch, stop, &mut said)? {
             if stop.load(Ordering::Relaxed) {
                 // Where things stand is unknown; a successor begins at what is committed.
                 batch.clear();
@@ -87,13 +88,18 @@ impl<'m, S: Stream> Worker<'m, S> {
         coming: &mut BTreeSet<i32>,
         batch: &mut Batch<'m>,
         stop: &AtomicBool,
+        said: &mut Instant,
     ) -> Result<bool, Ended> {
         let mut fresh = match self.read_states(coming, batch, stop) {
             Ok(Some(fresh)) => fresh,
             Ok(None) => return Ok(false),
             Err(Failed::Ended(ended)) => return Err(ended),
             Err(Failed::Again(error)) => {
-                tracing::debug!(stream = S::NAME, %error, "a restore is tried again");
+                // What comes with an election is over before it is worth a word.
+                if said.elapsed() >= RESTORE_PROGRESS {
+                    *said = Instant::now();
+                    tracing::warn!(stream = S::NAME, %error, "states cannot be restored yet");
+                }
                 self.restored
                     .set(false, &format!("the restore is tried again: {error}"));
                 std::thread::sleep(ABORT_PAUSE);
