@@ -48,9 +48,9 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("client.id", "northbridge")
         // The default lets recovery take 10 s after brokers were away.
         .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "200")
+        .set("reconnect.backoff.max.ms", "500")
         .set("retry.backoff.ms", "50")
-        .set("retry.backoff.max.ms", "200")
+        .set("retry.backoff.max.ms", "500")
         // A frozen leader keeps what is in flight to it until this has passed;
         // it must be over well before the answer is due.
         .set("socket.timeout.ms", "3000")
@@ -71,6 +71,9 @@ fn client_config(settings: &Settings) -> ClientConfig {
 fn producer_config(settings: &Settings) -> ClientConfig {
     let mut config = client_config(settings);
     config
+        // Here each moment until Kafka is known to be back is answered 503.
+        .set("reconnect.backoff.max.ms", "200")
+        .set("retry.backoff.max.ms", "200")
         .set("linger.ms", "0")
         .set("compression.type", "none")
         .set("statistics.interval.ms", millis(STATISTICS_INTERVAL));

@@ -16,10 +16,11 @@ use rdkafka::{ClientConfig, ClientContext, Message};
 
 use crate::scene::{PARTITIONS, Scene};
 use crate::support::eventually;
-use crate::support::load::{Answer, Load, Report, Running};
+use crate::support::load::{Answer, Kind, Load, Report, Running};
 
-/// Pushes a second of the sender that looks for the product's return.
-const RATE: u32 = 20;
+/// Pushes a second of the sender that looks for the product's return: each
+/// partition of the witness's topic has several.
+const RATE: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a question about all partitions may take.
 const ASK: Duration = Duration::from_millis(500);
@@ -52,6 +53,8 @@ impl Watch {
         let load = Load {
             rate_per_s: RATE,
             connections: RATE * 16,
+            // Those go to the topic that the witness writes to.
+            kinds: &[Kind::Other],
             ..Load::to(scene.balancer.address())
         };
         let load_began = Instant::now();

@@ -37,6 +37,8 @@ pub struct Load {
     /// While all of them wait, further pushes are late: by rate times the
     /// longest wait there are enough of them for none to be.
     pub connections: u32,
+    /// What to send, each in its turn.
+    pub kinds: &'static [Kind],
     /// When to stop by itself.
     pub until: Until,
     /// What the ids of this load start with.
@@ -55,8 +57,8 @@ pub enum Until {
 }
 
 impl Load {
-    /// 200 pushes a second over 16 connections until stopped, to the default
-    /// path; ids differ from any other load's of this process.
+    /// 200 pushes a second of the mission's two kinds over 16 connections until
+    /// stopped, to the default path; ids differ from any other load's of this process.
     pub fn to(address: SocketAddr) -> Self {
         static LOADS: AtomicU32 = AtomicU32::new(0);
         Self {
@@ -64,9 +66,34 @@ impl Load {
             path: "/notifications".to_owned(),
             rate_per_s: 200,
             connections: 16,
+            kinds: &[Kind::CommandStatus, Kind::UpgradeResult],
             until: Until::Stopped,
             prefix: format!("load{}", LOADS.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// The push at this place: its kind, its key, its body.
+    fn notification(&self, number: u32) -> (Kind, String, Bytes) {
+        let prefix = &self.prefix;
+        let device = format!("{prefix}-device-{number}");
+        let kind = self.kinds[usize::try_from(number).unwrap() % self.kinds.len()];
+        let (key, body) = match kind {
+            Kind::CommandStatus => {
+                let request = format!("{prefix}-request-{number}");
+                let body = bodies::message_confirm(&request, &device, "delivered");
+                (request, body)
+            }
+            Kind::UpgradeResult => {
+                let operation = format!("{prefix}-operation");
+                let body = bodies::upgrade_result(&device, &operation, "SUCCESS");
+                (device, body)
+            }
+            Kind::Other => {
+                let body = device_data_changed(&device);
+                (device, body)
+            }
+        };
+        (kind, key, body.into())
     }
 
     /// Starts to send.
@@ -191,7 +218,7 @@ impl Report {
 pub struct Push {
     /// Its place in the load, from 0.
     pub number: u32,
-    /// Which of the two notifications it is.
+    /// Which notification it is.
     pub kind: Kind,
     /// The key under which it is to be stored.
     pub key: String,
@@ -205,13 +232,15 @@ pub struct Push {
     pub answer: Answer,
 }
 
-/// The two notifications of the mission, sent in turn.
+/// A notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `messageConfirm`, keyed by its request.
     CommandStatus,
     /// `swUpgradeResultNotify`, keyed by its device.
     UpgradeResult,
+    /// `deviceDataChanged`, keyed by its device.
+    Other,
 }
 
 /// How a push was answered.
@@ -282,7 +311,7 @@ impl Plan {
         number: u32,
         intended: Duration,
     ) -> Push {
-        let (kind, key, body) = body(&self.load.prefix, number);
+        let (kind, key, body) = self.load.notification(number);
         let sent = timeout(SENDER_PATIENCE, self.post(connection, &body)).await;
         let answer = match sent {
             Ok(Ok(status)) => Answer::Status(status),
@@ -327,15 +356,13 @@ impl Plan {
     }
 }
 
-fn body(prefix: &str, number: u32) -> (Kind, String, Bytes) {
-    let device = format!("{prefix}-device-{number}");
-    if number.is_multiple_of(2) {
-        let request = format!("{prefix}-request-{number}");
-        let body = bodies::message_confirm(&request, &device, "delivered");
-        (Kind::CommandStatus, request, body.into())
-    } else {
-        let operation = format!("{prefix}-operation");
-        let body = bodies::upgrade_result(&device, &operation, "SUCCESS");
-        (Kind::UpgradeResult, device, body.into())
-    }
+/// A device reported data.
+fn device_data_changed(device_id: &str) -> String {
+    format!(
+        "{{\"notifyType\":\"deviceDataChanged\",\
+         \"deviceId\":\"{device_id}\",\
+         \"gatewayId\":\"{device_id}\",\
+         \"service\":{{\"serviceId\":\"Switch\",\"serviceType\":\"Switch\",\
+         \"data\":{{\"on\":1}},\"eventTime\":\"20151212T121212Z\"}}}}"
+    )
 }
