@@ -126,7 +126,7 @@ impl Transactions {
         while go_on() {
             match self.pulse.during(|| self.producer.init_transactions(CALL)) {
                 Ok(()) => return Ok(true),
-                Err(error) if is_retriable(&error) => pause(&error),
+                Err(error) if is_retriable(&error) => self.pause(&error),
                 Err(error) => return Err(TransactionError::Fatal(error)),
             }
         }
@@ -185,12 +185,10 @@ impl Transactions {
     ) -> Result<(), TransactionError> {
         let give_up_at = Instant::now() + self.timeout;
         let call = || {
-            self.pulse.during(|| {
-                self.producer
-                    .send_offsets_to_transaction(offsets, group, CALL)
-            })
+            self.producer
+                .send_offsets_to_transaction(offsets, group, CALL)
         };
-        until_settled(call, || Instant::now() < give_up_at)
+        self.settle(call, || Instant::now() < give_up_at)
     }
 
     /// Commits: all that was written and the offsets, or nothing.
@@ -201,8 +199,7 @@ impl Transactions {
     ///
     /// See [`TransactionError`].
     pub fn commit(&self) -> Result<(), TransactionError> {
-        let call = || self.pulse.during(|| self.producer.commit_transaction(CALL));
-        until_settled(call, || true)
+        self.settle(|| self.producer.commit_transaction(CALL), || true)
     }
 
     /// Aborts the transaction that is open. Waits as long as no broker answers.
@@ -212,18 +209,35 @@ impl Transactions {
     /// Only [`TransactionError::Fatal`].
     pub fn abort(&self) -> Result<(), TransactionError> {
         // librdkafka waits for the reports of the records that it drops, but
-        // whoever aborts must fetch them; the commit does so by itself.
-        let call = || {
-            self.producer.poll(Duration::ZERO);
-            self.pulse
-                .during(|| self.producer.abort_transaction(ABORT_CALL))
-        };
-        let aborted = until_settled(call, || true);
+        // whoever aborts must fetch them, and does in the pause between two
+        // short calls; the commit does so by itself.
+        let aborted = self.settle(|| self.producer.abort_transaction(ABORT_CALL), || true);
         aborted.map_err(|error| match error {
             TransactionError::Abort(error) | TransactionError::Fatal(error) => {
                 TransactionError::Fatal(error)
             }
         })
+    }
+
+    /// Makes a call again while it may be repeated and `go_on` says so.
+    fn settle(
+        &self,
+        call: impl Fn() -> Result<(), KafkaError>,
+        go_on: impl Fn() -> bool,
+    ) -> Result<(), TransactionError> {
+        loop {
+            match self.pulse.during(&call) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_retriable(&error) && go_on() => self.pause(&error),
+                Err(error) => return Err(classify(error)),
+            }
+        }
+    }
+
+    /// Fetches what librdkafka reports, until the next call.
+    fn pause(&self, error: &KafkaError) {
+        tracing::debug!(%error, "a call is made again");
+        self.producer.poll(PAUSE);
     }
 }
 
@@ -233,25 +247,6 @@ impl std::fmt::Debug for Transactions {
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
-}
-
-/// Makes a call again while it may be repeated and `go_on` says so.
-fn until_settled(
-    mut call: impl FnMut() -> Result<(), KafkaError>,
-    go_on: impl Fn() -> bool,
-) -> Result<(), TransactionError> {
-    loop {
-        match call() {
-            Ok(()) => return Ok(()),
-            Err(error) if is_retriable(&error) && go_on() => pause(&error),
-            Err(error) => return Err(classify(error)),
-        }
-    }
-}
-
-fn pause(error: &KafkaError) {
-    tracing::debug!(%error, "a call is made again");
-    std::thread::sleep(PAUSE);
 }
 
 fn is_retriable(error: &KafkaError) -> bool {
