@@ -116,14 +116,15 @@ impl Confirmation<'_> {
     /// The text that is the key, and how it stands in the body.
     fn request_id(&self, oddity: Option<Oddity>) -> RequestId {
         let seed = self.world.seed;
+        let id = seed.uuid(Salt::Command, self.command);
         match oddity {
             // The documents do not settle whether a command or a push has an id.
             Some(Oddity::OwnId) => RequestId::plain(seed.uuid(Salt::Request, self.number)),
             Some(Oddity::EscapedId) => RequestId {
-                text: format!("命令-{}", self.command),
-                json: format!("\"\\u547d\\u4ee4-{}\"", self.command),
+                text: format!("命令-{id}"),
+                json: format!("\"\\u547d\\u4ee4-{id}\""),
             },
-            _ => RequestId::plain(seed.uuid(Salt::Command, self.command)),
+            _ => RequestId::plain(id),
         }
     }
 

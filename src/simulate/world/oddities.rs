@@ -66,10 +66,11 @@ pub(super) fn not_a_notification(world: &World, number: u64) -> Option<Draft> {
     if !odd || world.seed.below(Salt::OddityKind, number, 10) != 9 {
         return None;
     }
+    let id = world.seed.uuid(Salt::Request, number);
     let body = match world.seed.below(Salt::Reading, number, NOT_NOTIFICATIONS) {
-        0 => format!("{{\"notifyType\":\"messageConfirm\",\"header\":{{\"requestId\":\"{number}"),
-        1 => format!("connectivity test {number}"),
-        _ => format!("{{\"test\":{number}}}"),
+        0 => format!("{{\"notifyType\":\"messageConfirm\",\"header\":{{\"requestId\":\"{id}"),
+        1 => format!("connectivity test {id}"),
+        _ => format!("{{\"test\":\"{id}\"}}"),
     };
     Some(Draft {
         body,
