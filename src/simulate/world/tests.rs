@@ -62,8 +62,8 @@ fn two_seeds_share_no_push() {
         (0..5_000).map(move |number| world.push(number).body)
     };
     let ours: HashSet<Bytes> = bodies(7).collect();
-    let shared: Vec<Bytes> = bodies(8).filter(|body| ours.contains(body)).collect();
-    assert!(shared.is_empty(), "{shared:?}");
+    let doubles: Vec<Bytes> = bodies(8).filter(|body| ours.contains(body)).collect();
+    assert!(doubles.is_empty(), "{doubles:?}");
 }
 
 #[test]
