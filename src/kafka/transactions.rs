@@ -16,7 +16,7 @@ use crate::config::Settings;
 
 /// How long one call into librdkafka may take before it is made again.
 const CALL: Duration = Duration::from_secs(5);
-/// The same for an abort: it is made again as soon as there are reports to fetch.
+/// The same for an abort, which waits for reports that are fetched between its calls.
 const ABORT_CALL: Duration = Duration::from_millis(200);
 /// How long a look at what librdkafka reports may take.
 const GLANCE: Duration = Duration::from_millis(1);
