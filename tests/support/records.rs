@@ -1,14 +1,15 @@
 //! Topics made, records written, and a topic read to its end: what a test knows
 //! about Kafka without the program under test.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -166,8 +167,20 @@ pub fn read_topic_as(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<
     records
 }
 
+/// The configurations that a topic has of its own, so not from its broker.
+pub fn settings_of_topic(bootstrap: &str, name: &str) -> BTreeMap<String, String> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let topic = [ResourceSpecifier::Topic(name)];
+    let found = block_on(admin.describe_configs(&topic, &AdminOptions::new())).unwrap();
+    let entries = found.into_iter().flat_map(|found| found.unwrap().entries);
+    entries
+        .filter(|entry| entry.source == ConfigSource::DynamicTopic)
+        .map(|entry| (entry.name, entry.value.unwrap()))
+        .collect()
+}
+
 /// Gives a topic these configurations of its own, and no others.
-pub fn set_topic(bootstrap: &str, name: &str, settings: &[(&str, &str)]) {
+pub fn set_topic(bootstrap: &str, name: &str, settings: &BTreeMap<String, String>) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let mut topic = AlterConfig::new(ResourceSpecifier::Topic(name));
     for (key, value) in settings {

@@ -101,7 +101,6 @@ impl Lives {
 impl Drop for Supervised {
     fn drop(&mut self) {
         drop(self.supervisor.take());
-        self.process().kill();
         let unexpected = *lock(&self.lives.unexpected);
         assert!(
             unexpected.is_none() || thread::panicking(),

@@ -8,7 +8,7 @@ use super::input::{Input, POISON};
 use super::outputs::assert_equal_to_model;
 use super::topics::Topics;
 use crate::support::kafka_cluster::{shared, unique_prefix};
-use crate::support::records::{NewRecord, headers_of, set_topic};
+use crate::support::records::{NewRecord, headers_of, set_topic, settings_of_topic};
 use crate::support::supervised::Supervised;
 use crate::support::{PATIENCE, eventually};
 
@@ -53,12 +53,15 @@ fn what_the_brokers_refuse_is_tried_again_until_they_take_it() {
     }
 
     let dead_letters = topics.name("dead-letter");
+    let fit = settings_of_topic(&topics.bootstrap, &dead_letters);
+    let mut refusing = fit.clone();
     // Room for the marker that ends a transaction, and for no dead letter.
-    let refusing = [("max.message.bytes", "150")];
+    refusing.insert("max.message.bytes".to_owned(), "150".to_owned());
     set_topic(&topics.bootstrap, &dead_letters, &refusing);
     write();
     processes.iter().for_each(await_aborted);
-    set_topic(&topics.bootstrap, &dead_letters, &[]);
+    // As it was made: the next life of a process goes to work on no other.
+    set_topic(&topics.bootstrap, &dead_letters, &fit);
     assert_equal_to_model(&topics);
 }
 
