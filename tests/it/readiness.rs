@@ -1,7 +1,5 @@
 //! Ready or not, and why; live in any case.
 
-use std::time::{Duration, Instant};
-
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
 
@@ -138,26 +136,13 @@ fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_w
             .contains("no partition has taken records"),
         "{kafka}"
     );
-    let sent = Instant::now();
+    // Were it held until the deadline, its outcome would be "unconfirmed".
     assert_eq!(push(&northbridge), 503);
-    // Otherwise it would have been held for 13 s.
-    assert!(
-        sent.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        sent.elapsed()
-    );
     northbridge.wait_for_outcome("unavailable", 1);
 
     mock.come_back();
-    let back = Instant::now();
     northbridge.ready();
     assert_eq!(push(&northbridge), 200);
-    // Seconds, and not the 10 s to which librdkafka's reconnects may back off.
-    assert!(
-        back.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        back.elapsed()
-    );
 }
 
 #[test]
