@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Buf;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
@@ -24,10 +26,15 @@ use crate::metrics::KafkaClientMetrics;
 
 /// How long a question to the cluster may take.
 const ASK: Duration = Duration::from_secs(5);
+/// How long the question who has partitions may take, for which nothing hurries.
+const ASK_BY_THE_WAY: Duration = Duration::from_secs(2);
+/// A group's state where all its members know what they have.
+const STABLE: &str = "Stable";
 
 /// One member of a group that consumes one topic.
 pub struct Member {
     consumer: BaseConsumer<Context>,
+    group: String,
     topic: String,
 }
 
@@ -68,8 +75,42 @@ impl Member {
         consumer.subscribe(&[topic])?;
         Ok(Self {
             consumer,
+            group: group.to_owned(),
             topic: topic.to_owned(),
         })
+    }
+
+    /// Joins the group anew where it has come to rest without giving a partition
+    /// to anybody. Whether it had.
+    ///
+    /// A group's leader asks the coordinator which partitions there are. A broker
+    /// that is behind with the cluster's metadata, as after its start, may
+    /// answer that there are none; so it is for good, as the leader itself heard
+    /// of them from another broker and sees nothing change.
+    ///
+    /// # Errors
+    ///
+    /// Where the cluster does not tell what members the group has.
+    pub fn claim(&self) -> Result<bool, KafkaError> {
+        let found = self
+            .consumer
+            .fetch_group_list(Some(&self.group), ASK_BY_THE_WAY)?;
+        let mut stable = found
+            .groups()
+            .iter()
+            .filter(|group| group.state() == STABLE);
+        let neglected = stable.any(|group| {
+            let mut assignments = group
+                .members()
+                .iter()
+                .filter_map(GroupMemberInfo::assignment);
+            !assignments.any(|assignment| gives(assignment, &self.topic))
+        });
+        if neglected {
+            self.consumer.unsubscribe();
+            self.consumer.subscribe(&[&self.topic])?;
+        }
+        Ok(neglected)
     }
 
     /// The next record, if one comes in time.
@@ -241,6 +282,28 @@ impl std::fmt::Debug for Member {
     }
 }
 
+/// Whether an assignment has partitions of this topic, or cannot be read.
+fn gives(assignment: &[u8], topic: &str) -> bool {
+    !assignment.is_empty() && names(assignment, topic).unwrap_or(true)
+}
+
+/// Reads a `ConsumerProtocolAssignment`: its version, then the topics, each with
+/// its name and its partitions.
+fn names(mut assignment: &[u8], topic: &str) -> Option<bool> {
+    assignment.try_get_i16().ok()?;
+    for _ in 0..assignment.try_get_i32().ok()? {
+        let length = usize::try_from(assignment.try_get_i16().ok()?).ok()?;
+        let (name, rest) = assignment.split_at_checked(length)?;
+        assignment = rest;
+        let partitions = usize::try_from(assignment.try_get_i32().ok()?).ok()?;
+        assignment = assignment.get(partitions.checked_mul(size_of::<i32>())?..)?;
+        if name == topic.as_bytes() && partitions > 0 {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 /// Fenced by another member with the same instance name, or fatal otherwise.
 fn ends_membership(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
@@ -337,4 +400,54 @@ fn partitions(list: &TopicPartitionList) -> Vec<i32> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 0, topics with their partitions, no user data.
+    fn assignment(topics: &[(&str, &[i32])]) -> Vec<u8> {
+        let mut bytes = vec![0, 0];
+        bytes.extend(i32::try_from(topics.len()).unwrap().to_be_bytes());
+        for (name, partitions) in topics {
+            bytes.extend(i16::try_from(name.len()).unwrap().to_be_bytes());
+            bytes.extend(name.bytes());
+            bytes.extend(i32::try_from(partitions.len()).unwrap().to_be_bytes());
+            for partition in *partitions {
+                bytes.extend(partition.to_be_bytes());
+            }
+        }
+        bytes.extend((-1_i32).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn an_assignment_gives_a_topic_where_it_names_partitions_of_it() {
+        assert!(gives(&assignment(&[("a", &[0, 5])]), "a"));
+        assert!(gives(&assignment(&[("b", &[1, 2, 3]), ("a", &[0])]), "a"));
+        assert!(!gives(&assignment(&[("a", &[])]), "a"));
+        assert!(!gives(&assignment(&[("b", &[1, 2, 3])]), "a"));
+        assert!(!gives(&assignment(&[]), "a"));
+        assert!(!gives(&[], "a"));
+    }
+
+    #[test]
+    fn what_is_no_assignment_is_not_taken_for_none() {
+        let whole = assignment(&[("b", &[1, 2, 3]), ("c", &[0])]);
+        // Without the user data, which is not looked at.
+        let read = whole.len() - 4;
+        for length in 1..read {
+            assert!(gives(&whole[..length], "a"), "{length} of {read} bytes");
+        }
+        assert!(gives(&[0, 0, 0, 0, 0, 1, 0xff, 0xff], "a"));
+        assert!(gives(
+            &[0, 0, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff],
+            "a"
+        ));
+        assert!(gives(
+            &[0, 0, 0, 0, 0, 1, 0, 0, 0x7f, 0xff, 0xff, 0xff],
+            "a"
+        ));
+    }
 }

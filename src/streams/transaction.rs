@@ -50,6 +50,8 @@ use overlay::Overlay;
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How often gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(5);
+/// How often a worker without partitions asks whether anybody has them.
+const CLAIM: Duration = Duration::from_secs(10);
 /// How often expired states are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// The most expired states that one transaction removes.
@@ -139,6 +141,7 @@ impl<'m, S: Stream> Worker<'m, S> {
         }
         let mut batch = Batch::default();
         let (mut next_gauges, mut next_sweep) = (Instant::now(), Instant::now() + SWEEP);
+        let mut next_claim = Instant::now() + CLAIM;
         loop {
             fail_point(1);
             self.gather(&mut batch, stop)?;
@@ -168,6 +171,25 @@ impl<'m, S: Stream> Worker<'m, S> {
             }
             if stop.load(Ordering::Relaxed) && batch.is_empty() {
                 return Ok(());
+            }
+            if self.stores.is_empty() && Instant::now() >= next_claim {
+                self.claim();
+                next_claim = Instant::now() + CLAIM;
+            }
+        }
+    }
+
+    /// Sees to it that partitions which nobody has are given out.
+    fn claim(&self) {
+        match self.member.claim() {
+            Ok(true) => {
+                let why = "nobody in the group has partitions; joining it anew";
+                tracing::warn!(stream = S::NAME, "{why}");
+                self.restored.set(false, why);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(stream = S::NAME, %error, "who has partitions is not told");
             }
         }
     }

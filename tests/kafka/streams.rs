@@ -8,6 +8,7 @@ mod foreign;
 mod input;
 mod instances;
 mod limits;
+mod orphans;
 mod outputs;
 mod restore;
 mod shutdown;

@@ -6,6 +6,7 @@
 //!
 //! It must not know what tests do with the cluster.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::metadata::Metadata;
 use tempfile::TempDir;
 
 use super::eventually;
@@ -161,13 +162,18 @@ impl Cluster {
 
     /// Waits until every replica of every partition is in sync again, so that
     /// the next fault meets a whole cluster.
+    ///
+    /// All brokers that answer must say so and name the same leaders: one that
+    /// was frozen still takes itself for the leader that it was.
     pub fn wait_until_in_sync(&self) {
         eventually("every replica is in sync", || {
-            let metadata = self.metadata(None)?;
-            let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
-            let whole =
-                partitions.all(|partition| partition.isr().len() == partition.replicas().len());
-            whole.then_some(())
+            let running = self.brokers.iter().filter(|broker| broker.is_answering());
+            let told: Option<Vec<_>> = running
+                .map(|broker| leaders_in_sync(&metadata_from(broker.address(), None).ok()?))
+                .collect();
+            let mut told = told?.into_iter();
+            let first = told.next()?;
+            told.all(|leaders| leaders == first).then_some(())
         });
     }
 
@@ -255,6 +261,23 @@ fn metadata_from(address: &str, topic: Option<&str>) -> KafkaResult<Metadata> {
         .set("bootstrap.servers", address)
         .create()?;
     client.fetch_metadata(topic, Duration::from_secs(2))
+}
+
+/// The leader of each partition, where all replicas are in sync.
+fn leaders_in_sync(metadata: &Metadata) -> Option<BTreeMap<(String, i32), i32>> {
+    let partitions = metadata.topics().iter().flat_map(|topic| {
+        let name = topic.name();
+        topic
+            .partitions()
+            .iter()
+            .map(move |partition| (name, partition))
+    });
+    partitions
+        .map(|(topic, partition)| {
+            let in_sync = partition.isr().len() == partition.replicas().len();
+            in_sync.then(|| ((topic.to_owned(), partition.id()), partition.leader()))
+        })
+        .collect()
 }
 
 fn data_directory() -> TempDir {

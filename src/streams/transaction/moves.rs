@@ -199,7 +199,7 @@ impl<'m, S: Stream> Worker<'m, S> {
         );
         self.metrics.restored(took);
         let why = if partitions.is_empty() {
-            "other instances have all partitions"
+            "it has no partitions"
         } else {
             "the states of all its partitions are restored"
         };
