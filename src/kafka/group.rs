@@ -90,7 +90,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// Where the cluster does not tell what members the group has.
+    /// Where the cluster does not tell what members the group has, or librdkafka
+    /// does not subscribe anew.
     pub fn claim(&self) -> Result<bool, KafkaError> {
         let found = self
             .consumer
@@ -284,12 +285,12 @@ impl std::fmt::Debug for Member {
 
 /// Whether an assignment has partitions of this topic, or cannot be read.
 fn gives(assignment: &[u8], topic: &str) -> bool {
-    !assignment.is_empty() && names(assignment, topic).unwrap_or(true)
+    !assignment.is_empty() && has_partitions(assignment, topic).unwrap_or(true)
 }
 
 /// Reads a `ConsumerProtocolAssignment`: its version, then the topics, each with
-/// its name and its partitions.
-fn names(mut assignment: &[u8], topic: &str) -> Option<bool> {
+/// its name and its partitions. `None` where it is something else.
+fn has_partitions(mut assignment: &[u8], topic: &str) -> Option<bool> {
     assignment.try_get_i16().ok()?;
     for _ in 0..assignment.try_get_i32().ok()? {
         let length = usize::try_from(assignment.try_get_i16().ok()?).ok()?;

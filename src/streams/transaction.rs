@@ -189,7 +189,7 @@ impl<'m, S: Stream> Worker<'m, S> {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(stream = S::NAME, %error, "who has partitions is not told");
+                tracing::debug!(stream = S::NAME, %error, "partitions could not be claimed");
             }
         }
     }
