@@ -1,9 +1,9 @@
-//! The whole ingress on librdkafka's mock cluster, beside its floor in the same
-//! run: CPU a push, and memory with 1,000 pushes in flight.
+//! Compares the ingress with its floor, on librdkafka's mock cluster: CPU per
+//! push, and memory with 1,000 pushes in flight.
 //!
-//! Both are processes of their own and get the same load in turns, so that
-//! what else the machine does meets both. The floor is `support/floor.rs`.
-//! Figures of one run compare with each other, not with those of another run.
+//! Each is a process of its own. They get the same load alternately, so that
+//! whatever else the machine does affects both. The floor is
+//! `support/floor.rs`. Compare the figures of one run only with each other.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use northbridge::topics;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use support::guarded::Guarded;
+use support::child::ChildGuard;
 use support::load::{Load, Report, Until};
 use support::northbridge::Northbridge;
 use usage::{cpu_time, median, percentile};
@@ -34,28 +34,28 @@ mod support;
 #[path = "support/usage.rs"]
 mod usage;
 
-/// How this program is called to be the floor.
+/// Runs this program as the floor.
 const FLOOR: &str = "--floor";
-/// Pushes a second: the platform's flush of a backlog, and well above it.
+/// The rate at which the platform flushes a backlog, and one well above it.
 const RATES_PER_S: [u32; 2] = [800, 2_000];
 const CONNECTIONS: u32 = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(6);
-/// So slow that at the higher rate every connection has a push that waits.
+/// Slow enough that at the higher rate every connection has a push in flight.
 const SLOW_ROUND_TRIP: Duration = Duration::from_millis(600);
 const SLOW_CONNECTIONS: u32 = 1_050;
 
 type Broker = MockCluster<'static, DefaultProducerContext>;
 
-/// One of the two processes that are compared.
-struct Contestant {
+/// One of the two processes to compare.
+struct Candidate {
     name: &'static str,
     pid: String,
     address: SocketAddr,
 }
 
-/// One turn of one contestant.
-struct Turn {
+/// What one candidate used and needed in one round.
+struct Measurement {
     cpu_us_per_push: f64,
     latencies: Vec<Duration>,
 }
@@ -76,31 +76,38 @@ fn main() {
 fn cpu(broker: &Broker) {
     let program = ingress(broker);
     let (_floor_process, floor) = start_floor(broker);
-    let contestants = [contestant(&program), floor];
-    println!("CPU a push, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each, in turns");
+    let candidates = [candidate(&program), floor];
+    println!(
+        "CPU per push, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each, alternately"
+    );
     println!("rate/s  process   CPU µs/push   p50 ms   p99 ms");
     for rate_per_s in RATES_PER_S {
-        let mut turns = contestants.each_ref().map(|_| Vec::new());
-        for contestant in &contestants {
-            contestant.turn(rate_per_s, ROUND / 3);
+        let mut measurements = candidates.each_ref().map(|_| Vec::new());
+        for candidate in &candidates {
+            candidate.measure(rate_per_s, ROUND / 3);
         }
         for _ in 0..ROUNDS {
-            for (contestant, turns) in contestants.iter().zip(&mut turns) {
-                turns.push(contestant.turn(rate_per_s, ROUND));
+            for (candidate, measurements) in candidates.iter().zip(&mut measurements) {
+                measurements.push(candidate.measure(rate_per_s, ROUND));
             }
         }
-        for (contestant, turns) in contestants.iter().zip(&turns) {
-            print_row(rate_per_s, contestant.name, turns);
+        for (candidate, measurements) in candidates.iter().zip(&measurements) {
+            print_row(rate_per_s, candidate.name, measurements);
         }
-        print_ratio(&turns);
+        print_ratio(&measurements);
     }
 }
 
-fn print_row(rate_per_s: u32, name: &str, turns: &[Turn]) {
-    let cpu = median(turns.iter().map(|turn| turn.cpu_us_per_push).collect());
-    let mut latencies: Vec<_> = turns
+fn print_row(rate_per_s: u32, name: &str, measurements: &[Measurement]) {
+    let cpu = median(
+        measurements
+            .iter()
+            .map(|round| round.cpu_us_per_push)
+            .collect(),
+    );
+    let mut latencies: Vec<_> = measurements
         .iter()
-        .flat_map(|turn| &turn.latencies)
+        .flat_map(|round| &round.latencies)
         .copied()
         .collect();
     latencies.sort_unstable();
@@ -108,7 +115,7 @@ fn print_row(rate_per_s: u32, name: &str, turns: &[Turn]) {
     println!("{rate_per_s:6}  {name:8} {cpu:12.1} {p50:8.2} {p99:8.2}");
 }
 
-fn print_ratio([ingress, floor]: &[Vec<Turn>; 2]) {
+fn print_ratio([ingress, floor]: &[Vec<Measurement>; 2]) {
     let pairs = ingress.iter().zip(floor);
     let mut ratios: Vec<f64> = pairs
         .map(|(ingress, floor)| ingress.cpu_us_per_push / floor.cpu_us_per_push)
@@ -119,14 +126,14 @@ fn print_ratio([ingress, floor]: &[Vec<Turn>; 2]) {
     println!("        ingress / floor: {middle:.2} (of the rounds {least:.2} to {most:.2})");
 }
 
-/// Fresh processes, so that their peaks are those of this load alone.
+/// Starts fresh processes, so that their peaks are due to this load alone.
 fn memory(broker: &Broker) {
     let program = ingress(broker);
-    let ingress = contestant(&program);
+    let ingress = candidate(&program);
     let idle = memory_mb(&ingress.pid, "VmRSS");
-    // Connections, partitions and the producer's id are known before the broker
-    // is slow: what is measured is pushes in flight, not a cold start.
-    ingress.turn(RATES_PER_S[0], ROUND / 3);
+    // Warms up connections, metadata and the producer's id before the broker
+    // becomes slow: this measures pushes in flight, not a cold start.
+    ingress.measure(RATES_PER_S[0], ROUND / 3);
     broker
         .broker_round_trip_time(1, SLOW_ROUND_TRIP)
         .expect("the mock's round trip");
@@ -152,8 +159,8 @@ fn memory(broker: &Broker) {
     );
 }
 
-impl Contestant {
-    fn turn(&self, rate_per_s: u32, duration: Duration) -> Turn {
+impl Candidate {
+    fn measure(&self, rate_per_s: u32, duration: Duration) -> Measurement {
         let before = cpu_time(&self.pid);
         let report = self
             .load(rate_per_s, CONNECTIONS, duration)
@@ -162,7 +169,7 @@ impl Contestant {
         let used = cpu_time(&self.pid).saturating_sub(before);
         all_stored(&report);
         let pushes = u32::try_from(report.pushes.len()).expect("a number of pushes");
-        Turn {
+        Measurement {
             cpu_us_per_push: used.as_secs_f64() * 1e6 / f64::from(pushes),
             latencies: report.pushes.iter().map(|push| push.latency).collect(),
         }
@@ -199,9 +206,9 @@ fn all_stored(report: &Report) {
 
 fn broker() -> Broker {
     let broker = MockCluster::new(1).expect("a mock cluster");
-    for plan in topics::plans(&Settings::default()) {
+    for spec in topics::specs(&Settings::default()) {
         broker
-            .create_topic(&plan.name, plan.partitions, 1)
+            .create_topic(&spec.name, spec.partitions, 1)
             .expect("a topic");
     }
     broker
@@ -210,30 +217,30 @@ fn broker() -> Broker {
 fn ingress(broker: &Broker) -> Northbridge {
     let bootstrap_servers = broker.bootstrap_servers();
     let settings = [("kafka.bootstrap_servers", bootstrap_servers.as_str())];
-    // Not until it is ready: the mock does not describe topics, and being told
-    // so takes long. The warm-up waits for all that a push needs.
+    // Does not wait for readiness: the mock cluster cannot describe topics, and
+    // that check times out slowly. The warm-up waits for all that a push needs.
     Northbridge::start(&["ingress"], &settings)
 }
 
-fn contestant(program: &Northbridge) -> Contestant {
-    Contestant {
+fn candidate(program: &Northbridge) -> Candidate {
+    Candidate {
         name: "ingress",
         pid: program.pid().to_string(),
         address: program.address(),
     }
 }
 
-fn start_floor(broker: &Broker) -> (Guarded, Contestant) {
+fn start_floor(broker: &Broker) -> (ChildGuard, Candidate) {
     let mut program = Command::new(std::env::current_exe().expect("this program"));
     program.args([FLOOR, &broker.bootstrap_servers()]);
-    let mut process = Guarded::spawn(&program, Stdio::inherit());
+    let mut process = ChildGuard::spawn(&program, Stdio::inherit());
     let mut address = String::new();
     let mut output = process.take_stdout().expect("its output");
     output.read_line(&mut address).expect("its first line");
-    let contestant = Contestant {
+    let candidate = Candidate {
         name: "floor",
         pid: process.pid().to_string(),
         address: address.trim().parse().expect("an address"),
     };
-    (process, contestant)
+    (process, candidate)
 }

@@ -1,11 +1,11 @@
-//! Producer profiles on a real Apache Kafka of three brokers: what a push waits
-//! for its acknowledgement, and what it costs this side, by how much a producer
-//! lets be outstanding.
+//! Producer profiles on a real Apache Kafka of three brokers: the latency of an
+//! acknowledgement and the client's CPU time per record, depending on how much
+//! the producer may have outstanding.
 //!
-//! Each run is a process of its own, and the profiles take turns, so that what
-//! else the machine does meets all of them. `NORTHBRIDGE_TEST_KAFKA` names
-//! another cluster. At the end the same on librdkafka's mock with longer
-//! round trips, as to a cluster in another place.
+//! Each run is a process of its own, and the profiles alternate, so that other
+//! load on the machine affects all of them. `NORTHBRIDGE_TEST_KAFKA` selects
+//! another cluster. The last runs use librdkafka's mock broker with longer
+//! round trips, like those to a cluster at another site.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,8 +17,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use northbridge::config::Settings;
-use northbridge::kafka::admin::Admin;
-use northbridge::topics::{Topic, plans};
+use northbridge::kafka::admin::{Degraded, TopicAdmin};
+use northbridge::kafka::failures::Failures;
+use northbridge::topics::{Topic, specs};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -33,7 +34,7 @@ mod support;
 #[path = "support/usage.rs"]
 mod usage;
 
-/// How this program is called to be one producer.
+/// The flag that makes this program run one producer.
 const PRODUCE: &str = "--produce";
 const PARTITIONS: [i32; 3] = [6, 12, 60];
 const RATES_PER_S: [u32; 2] = [800, 5_000];
@@ -71,8 +72,8 @@ fn mock() {
     let broker: MockCluster<'_, DefaultProducerContext> =
         MockCluster::new(1).expect("a mock cluster");
     let settings = settings(&broker.bootstrap_servers(), "mock.", MOCK_PARTITIONS);
-    for plan in plans(&settings) {
-        let created = broker.create_topic(&plan.name, plan.partitions, 1);
+    for spec in specs(&settings) {
+        let created = broker.create_topic(&spec.name, spec.partitions, 1);
         created.expect("a topic");
     }
     for round_trip in MOCK_ROUND_TRIPS {
@@ -98,12 +99,12 @@ fn compare(settings: &Settings, rate_per_s: u32) {
 }
 
 fn print_head(cluster: &str) {
-    println!("\n{cluster}; the middle of {ROUNDS} rounds of {ROUND:?}, in turns");
+    println!("\n{cluster}; median of {ROUNDS} rounds of {ROUND:?}, alternating");
     println!("partitions  rate/s  profile          p50 ms   p99 ms   max ms  CPU µs/record");
 }
 
 fn print_row(partitions: i32, rate_per_s: u32, profile: Profile, runs: &[Figures]) {
-    let middle = |of: fn(&Figures) -> f64| median(runs.iter().map(of).collect());
+    let median_of = |of: fn(&Figures) -> f64| median(runs.iter().map(of).collect());
     let millis = |of: fn(&Figures) -> Duration| {
         median(runs.iter().map(|run| of(run).as_secs_f64() * 1e3).collect())
     };
@@ -112,11 +113,11 @@ fn print_row(partitions: i32, rate_per_s: u32, profile: Profile, runs: &[Figures
         millis(|run| run.p50),
         millis(|run| run.p99),
         millis(|run| run.max),
-        middle(|run| run.cpu_us_per_record),
+        median_of(|run| run.cpu_us_per_record),
     );
 }
 
-/// One run in a process of its own, whose CPU time is the client's alone.
+/// Runs a profile in a process of its own, whose CPU time is the client's alone.
 fn run(profile: Profile, settings: &Settings, rate_per_s: u32) -> Figures {
     let mut child = Command::new(std::env::current_exe().expect("this program"));
     child.arg(PRODUCE).arg(profile.to_string());
@@ -161,7 +162,7 @@ fn produce(run: &[String]) {
     let [p50, p99, max] =
         [figures.p50, figures.p99, figures.max].map(|latency| latency.as_secs_f64());
     println!("{p50} {p99} {max} {}", figures.cpu_us_per_record);
-    // The threads that watch Kafka may be in a question that nobody waits for.
+    // The monitoring thread may be blocked in a request; do not wait for it.
     runtime.shutdown_background();
 }
 
@@ -175,10 +176,12 @@ fn settings(bootstrap_servers: &str, prefix: &str, partitions: i32) -> Settings 
 
 fn create_topics(settings: &Settings) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let admin = Admin::new(settings).expect("an administration client");
-    let plans = plans(settings);
+    let admin = TopicAdmin::new(settings, &Failures::of_command(settings))
+        .expect("an administration client");
+    let specs = specs(settings);
     eventually("all brokers know the topics", || {
-        let created = runtime.block_on(admin.create(&plans[..Topic::INGRESS.len()]));
-        created.ok()?.problem().is_none().then_some(())
+        let created =
+            runtime.block_on(admin.create(&specs[..Topic::INGRESS.len()], Degraded::Refuse));
+        created.ok()?.first_problem().is_none().then_some(())
     });
 }

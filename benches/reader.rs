@@ -1,4 +1,5 @@
-//! The reader alone on the two bodies of the mission: time, bytes a second, allocations.
+//! Reading a body alone, without HTTP or Kafka: time, bytes per second and
+//! allocations, above all for the two types with a stream of their own.
 
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
@@ -34,7 +35,7 @@ fn upgrade_result(bencher: Bencher<'_, '_>) {
     bench(bencher, UPGRADE_RESULT, Rules::default());
 }
 
-/// Not of the mission: the name of its type is put together, which costs an allocation.
+/// The name of this type is composed, which costs an allocation.
 #[divan::bench(sample_size = 1_000)]
 fn envelope(bencher: Bencher<'_, '_>) {
     bench(bencher, ENVELOPE, Rules::default());

@@ -1,17 +1,17 @@
-//! The streams on a real three-broker cluster, beside their floor in the same
-//! run: events a second and CPU an event; and the restore of a million states:
-//! keys a second, and memory.
+//! The streams on a real cluster of three brokers, compared with their floor
+//! (`support/stream_floor.rs`): throughput and CPU time per event. Also the
+//! restore of a million states: throughput and memory.
 //!
-//! Product and floor are processes of their own and take turns, so that what
-//! else the machine does meets both. The floor is `support/stream_floor.rs`.
-//! Figures of one run compare with each other, not with those of another run.
+//! Product and floor are separate processes that take turns, so that other load
+//! on the machine affects both alike. Compare the figures of one run with each
+//! other, and not with those of another run.
 //!
 //! `cargo bench --bench streams [-- command-status | upgrade-result | restore]`
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark whose surroundings fail can only panic"
+    reason = "a benchmark whose setup fails can only panic"
 )]
 
 use std::fs;
@@ -34,46 +34,46 @@ mod floor;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-/// How this program is called to be a floor, or to fill a store.
+// The roles in which this program starts itself as a child process.
 const FLOOR: &str = "--floor";
 const READ: &str = "--read";
 const STORE: &str = "--store";
 
 const ROUNDS: usize = 3;
 const COMMANDS: usize = 50_000;
-/// Commands that are under way at the same time; several batches.
-const UNDER_WAY: usize = 10_000;
+/// Commands that are open at the same time; several batches.
+const OPEN_COMMANDS: usize = 10_000;
 const DEVICES: usize = 100_000;
 const OPERATIONS: usize = 20;
 const STATES: usize = 1_000_000;
-/// A run is measured from here on, when everything is warm.
-const WARM_PERCENT: usize = 10;
-/// Scraping costs the product what the floor does not have, so it is rare.
-const SAMPLE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The share of the input that warms up a run, before the measurement.
+const WARM_UP_PERCENT: usize = 10;
+/// The pause between two scrapes. Rare, because only the product pays for them.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// One of the two processes of streams, and the topics of its stages.
-struct Contest {
+/// One of the two stream processes, which product and floor run in turn.
+struct Comparison {
     command: &'static str,
+    /// Keys and values of the input.
     input: fn() -> Vec<(String, String)>,
-    /// The label, the input, and the outputs of each stage.
+    /// The name, the input topic and the output topics of each stage.
     stages: &'static [(&'static str, &'static str, &'static [&'static str])],
 }
 
-/// What one turn showed.
 struct Figures {
     events_per_s: f64,
     cpu_us_per_event: f64,
     records_per_transaction: f64,
 }
 
-const CONTESTS: [Contest; 2] = [
-    Contest {
+const COMPARISONS: [Comparison; 2] = [
+    Comparison {
         command: "command-status",
         input: confirmations,
         stages: &[("command-status", "command-status", &["command-state"])],
     },
-    Contest {
+    Comparison {
         command: "upgrade-result",
         input: upgrade_results,
         stages: &[
@@ -91,10 +91,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[1..] {
-        [FLOOR, command, product, of_floor] => run_floor(command, product, of_floor),
-        [READ, topic] => run_read(topic),
-        [STORE] => run_store(),
-        // Cargo adds a flag of its own.
+        [FLOOR, command, product, floor_prefix] => run_as_floor(command, product, floor_prefix),
+        [READ, topic] => run_as_reader(topic),
+        [STORE] => run_as_store(),
+        // Cargo adds the flag `--bench`.
         ref chosen => run_all(chosen.first().filter(|name| !name.starts_with('-'))),
     }
 }
@@ -102,15 +102,18 @@ fn main() {
 fn run_all(chosen: Option<&&str>) {
     let is_chosen = |name: &str| chosen.is_none_or(|chosen| *chosen == name);
     println!("stream           who      events/s  CPU us/event  records/transaction");
-    for contest in CONTESTS.iter().filter(|contest| is_chosen(contest.command)) {
+    for comparison in COMPARISONS
+        .iter()
+        .filter(|comparison| is_chosen(comparison.command))
+    {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
-            let (prefix, product) = product_turn(contest);
-            let floor = floor_turn(contest, &prefix);
+            let (prefix, product) = run_product(comparison);
+            let floor = run_floor_process(comparison, &prefix);
             for (who, figures) in [("product", &product), ("floor", &floor)] {
                 println!(
                     "{:<15}  {who:<7}  {:>8.0}  {:>12.2}  {:>19.0}",
-                    contest.command,
+                    comparison.command,
                     figures.events_per_s,
                     figures.cpu_us_per_event,
                     figures.records_per_transaction,
@@ -121,7 +124,7 @@ fn run_all(chosen: Option<&&str>) {
         ratios.sort_by(f64::total_cmp);
         println!(
             "{:<15}  median of CPU, product over floor: {:.2}",
-            contest.command,
+            comparison.command,
             ratios[ROUNDS / 2]
         );
     }
@@ -130,43 +133,44 @@ fn run_all(chosen: Option<&&str>) {
     }
 }
 
-fn product_turn(contest: &Contest) -> (String, Figures) {
-    let prefix = unique_prefix(contest.command);
+fn run_product(comparison: &Comparison) -> (String, Figures) {
+    let prefix = unique_prefix(comparison.command);
     create_topics(&prefix);
-    let input = (contest.input)();
-    let (_, first_input, _) = contest.stages[0];
+    let input = (comparison.input)();
+    let (_, first_input, _) = comparison.stages[0];
     write(
         &format!("{prefix}{first_input}"),
         &input,
-        &as_from_ingress(),
+        &ingress_headers(),
     );
-    let process = Northbridge::start(&[contest.command], &settings(&prefix));
+    let process = Northbridge::start(&[comparison.command], &settings(&prefix));
     let pid = process.pid().as_raw_nonzero().to_string();
-    let applied = |stream: &str, figure: &str| {
-        process.metrics()[&format!("northbridge_stream_{figure}{stream}\"}}")]
+    let count = |stream: &str, metric: &str, result: &str| {
+        let labels = format!("result=\"{result}\",stream=\"{stream}\"");
+        process.metrics()[&format!("northbridge_stream_{metric}_total{{{labels}}}")]
     };
-    let done = |stream: &str| applied(stream, "records_total{result=\"applied\",stream=\"");
-    let last_done = || {
-        let counts = contest.stages.iter().map(|(stream, ..)| done(stream));
+    let applied_by_slowest = || {
+        let stages = comparison.stages.iter();
+        let counts = stages.map(|(stream, ..)| count(stream, "records", "applied"));
         counts.fold(f64::INFINITY, f64::min)
     };
     let total = number(input.len());
-    let warm = number(input.len() * WARM_PERCENT / 100);
-    let reach = |goal: f64| {
-        let give_up = Instant::now() + PATIENCE;
+    let warm_up = number(input.len() * WARM_UP_PERCENT / 100);
+    let wait_for = |goal: f64| {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let count = last_done();
+            let count = applied_by_slowest();
             if count >= goal {
                 return (count, Instant::now(), cpu_time(&pid));
             }
-            assert!(Instant::now() < give_up, "{count} of {goal} records");
-            std::thread::sleep(SAMPLE);
+            assert!(Instant::now() < deadline, "{count} of {goal} records");
+            std::thread::sleep(SCRAPE_INTERVAL);
         }
     };
-    let (from, began, cpu_before) = reach(warm);
-    let (_, ended, cpu_after) = reach(total);
-    let (stream, ..) = contest.stages[0];
-    let transactions = applied(stream, "transactions_total{result=\"committed\",stream=\"");
+    let (from, began, cpu_before) = wait_for(warm_up);
+    let (_, ended, cpu_after) = wait_for(total);
+    let (stream, ..) = comparison.stages[0];
+    let transactions = count(stream, "transactions", "committed");
     let events = total - from;
     (
         prefix,
@@ -178,11 +182,11 @@ fn product_turn(contest: &Contest) -> (String, Figures) {
     )
 }
 
-fn floor_turn(contest: &Contest, product: &str) -> Figures {
+fn run_floor_process(comparison: &Comparison, product: &str) -> Figures {
     let prefix = unique_prefix("floor");
     create_topics(&prefix);
     let output = this_program()
-        .args([FLOOR, contest.command, product, &prefix])
+        .args([FLOOR, comparison.command, product, &prefix])
         .output()
         .expect("this program");
     assert!(
@@ -202,20 +206,20 @@ fn floor_turn(contest: &Contest, product: &str) -> Figures {
     }
 }
 
-/// Reads what the product wrote, then does the same work. The first stage
-/// consumes the product's input, the second what the first one wrote.
-fn run_floor(command: &str, product: &str, of_floor: &str) {
+/// Reads what the product wrote, then writes the same again. The first stage
+/// consumes the product's input, the second the output of the first.
+fn run_as_floor(command: &str, product: &str, floor_prefix: &str) {
     let bootstrap = &bootstrap();
-    let contest = CONTESTS
+    let comparison = COMPARISONS
         .iter()
-        .find(|contest| contest.command == command)
+        .find(|comparison| comparison.command == command)
         .expect("a command");
-    let stages: Vec<Stage> = contest
+    let stages: Vec<Stage> = comparison
         .stages
         .iter()
         .enumerate()
         .map(|(place, (_, input, outputs))| Stage {
-            input: format!("{}{input}", if place == 0 { product } else { of_floor }),
+            input: format!("{}{input}", if place == 0 { product } else { floor_prefix }),
             records: floor::read(bootstrap, &format!("{product}{input}"), drop),
             outputs: outputs
                 .iter()
@@ -225,7 +229,7 @@ fn run_floor(command: &str, product: &str, of_floor: &str) {
                         records.push(record);
                     });
                     Output {
-                        topic: format!("{of_floor}{topic}"),
+                        topic: format!("{floor_prefix}{topic}"),
                         records,
                     }
                 })
@@ -233,19 +237,19 @@ fn run_floor(command: &str, product: &str, of_floor: &str) {
         })
         .collect();
     let total = stages[0].records;
-    let mut warm = None;
+    let mut warmed_up = None;
     let transactions = std::thread::scope(|threads| {
         let (first, rest) = stages.split_first().expect("a stage");
         for stage in rest {
             threads.spawn(|| floor::run(bootstrap, stage, |_| ()));
         }
         floor::run(bootstrap, first, |done| {
-            if warm.is_none() && done * 100 >= total * WARM_PERCENT {
-                warm = Some((done, Instant::now(), cpu_time("self")));
+            if warmed_up.is_none() && done * 100 >= total * WARM_UP_PERCENT {
+                warmed_up = Some((done, Instant::now(), cpu_time("self")));
             }
         })
     });
-    let (from, began, cpu_before) = warm.expect("a warm run");
+    let (from, began, cpu_before) = warmed_up.expect("a transaction after the warm-up");
     let events = number(total - from);
     println!(
         "{} {} {}",
@@ -265,7 +269,7 @@ fn restore() {
     let empty = unique_prefix("empty");
     create_topics(&empty);
     let idle = Northbridge::start(&["command-status"], &settings(&empty));
-    idle.ready();
+    idle.wait_until_ready();
     let idle_bytes = resident_bytes(&idle.pid().as_raw_nonzero().to_string());
     drop(idle);
 
@@ -278,7 +282,7 @@ fn restore() {
         let line = process.wait_for_message("states restored");
         let pid = process.pid().as_raw_nonzero().to_string();
         let cpu = cpu_time(&pid);
-        process.ready();
+        process.wait_until_ready();
         let metrics = process.metrics();
         let of = |name: &str| metrics[&format!("{name}{{stream=\"command-status\"}}")];
         assert_eq!(line["entries"], STATES);
@@ -297,7 +301,7 @@ fn restore() {
     print!("{}", String::from_utf8_lossy(&store.stdout));
 }
 
-fn run_read(topic: &str) {
+fn run_as_reader(topic: &str) {
     let began = Instant::now();
     let count = number(floor::read(&bootstrap(), topic, drop));
     println!(
@@ -307,13 +311,18 @@ fn run_read(topic: &str) {
     );
 }
 
-/// The store alone, spread over as many partitions as a topic has.
-fn run_store() {
-    let mut stores: [Store<CommandStatus>; 6] = std::array::from_fn(|_| Store::at(0));
+/// The memory of the stores alone: six, as many as a topic has partitions.
+fn run_as_store() {
+    let mut stores: [Store<CommandStatus>; 6] = std::array::from_fn(|_| Store::starting_at(0));
     let before = resident_bytes("self");
     for place in 0..STATES {
         let (key, value) = state(place);
-        stores[place % 6].restore(key.as_bytes(), Some(value.as_bytes()), 0);
+        stores[place % 6].restore(
+            key.as_bytes(),
+            Some(value.as_bytes()),
+            Some(br#"{"version":1}"#),
+            0,
+        );
     }
     let bytes: usize = stores.iter().map(Store::bytes).sum();
     let above = resident_bytes("self") - before - number(bytes);
@@ -323,12 +332,12 @@ fn run_store() {
     );
 }
 
-/// Three confirmations for each command; those of one are batches apart.
+/// Three confirmations of each command, which are several batches apart.
 fn confirmations() -> Vec<(String, String)> {
     let mut records = Vec::with_capacity(COMMANDS * 3);
-    for window in (0..COMMANDS).step_by(UNDER_WAY) {
+    for window in (0..COMMANDS).step_by(OPEN_COMMANDS) {
         for status in ["sent", "delivered", "executed"] {
-            for command in window..window + UNDER_WAY {
+            for command in window..window + OPEN_COMMANDS {
                 let id = format!("request-{command:08}");
                 let device = format!("device-{:06}", command % 10_000);
                 let body = bodies::message_confirm(&id, &device, status);
@@ -354,7 +363,7 @@ fn upgrade_results() -> Vec<(String, String)> {
     (0..DEVICES).map(result).collect()
 }
 
-/// A state as the product writes it; of ten commands one is open.
+/// Key and value of a command's state; every tenth command is open.
 fn state(place: usize) -> (String, String) {
     let id = format!("request-{place:08}");
     let executed = if place.is_multiple_of(10) {
@@ -376,16 +385,16 @@ fn create_topics(prefix: &str) {
     assert!(created.status.success(), "{created:?}");
 }
 
-fn settings(prefix: &str) -> [(&'static str, &str); 3] {
+fn settings(prefix: &str) -> [(&'static str, &str); 2] {
     [
         ("kafka.bootstrap_servers", shared().bootstrap()),
         ("topics.prefix", prefix),
-        ("streams.group_prefix", prefix),
     ]
 }
 
-/// Headers as the ingress writes them; of the same sizes, but the same for all.
-fn as_from_ingress() -> OwnedHeaders {
+/// The headers that the ingress writes. Each record has the same values, which
+/// have realistic sizes.
+fn ingress_headers() -> OwnedHeaders {
     let headers = [
         ("ce_specversion", "1.0"),
         ("ce_id", "0123456789abcdef0123456789abcdef"),
@@ -415,15 +424,15 @@ fn write(topic: &str, records: &[(String, String)], headers: &OwnedHeaders) {
             .key(key)
             .payload(value)
             .headers(headers.clone());
-        while let Err((_, full)) = producer.send(record) {
-            record = full;
+        while let Err((_, returned)) = producer.send(record) {
+            record = returned;
             producer.poll(Duration::from_millis(10));
         }
     }
-    producer.flush(PATIENCE).expect("all records written");
+    producer.flush(TIMEOUT).expect("all records written");
 }
 
-/// This program once more, which knows the cluster.
+/// A command that starts this program again, on the same cluster.
 fn this_program() -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.env("NORTHBRIDGE_BENCH_BOOTSTRAP", shared().bootstrap());
@@ -431,11 +440,11 @@ fn this_program() -> Command {
 }
 
 fn bootstrap() -> String {
-    std::env::var("NORTHBRIDGE_BENCH_BOOTSTRAP").expect("set by the run that started this one")
+    std::env::var("NORTHBRIDGE_BENCH_BOOTSTRAP").expect("set by the parent process")
 }
 
-/// CPU time of a process so far, its own and the kernel's on its behalf, as
-/// proc(5) has it: in fields 14 and 15, in ticks of 10 ms.
+/// User and system CPU time of a process so far: fields 14 and 15 of its `stat`
+/// file, in ticks of 10 ms; see proc(5).
 fn cpu_time(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a running process");
     let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");

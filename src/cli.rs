@@ -1,131 +1,141 @@
-//! The commands and their flags.
+//! The command line: commands, flags and their help texts. Parses, and runs
+//! nothing.
 
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, value_parser};
 
+use crate::commands::health::Question;
+use crate::commands::replay::Request;
+use crate::commands::replay::selection::{Selection, parse_time};
 use crate::config::Sources;
-use crate::health_command::Question;
-use crate::replay::Request;
-use crate::replay::selection::{Selection, moment};
+use crate::kafka::admin::Degraded;
 use crate::simulate::arguments::SimulateArgs;
 
-/// Carries an IoT platform's notifications onto Kafka and never loses one
-/// that it acknowledged.
+/// Stores the notifications that an IoT platform pushes over HTTP in Kafka, and
+/// never loses one that it has acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "northbridge", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
-    /// Where the settings come from.
+    /// The layers of the settings above defaults and environment.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// What to do.
+    /// The command to run; there is no default one.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Where the settings come from, beside the environment.
+/// The flags that every command accepts.
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
-    /// Reads settings from a TOML, YAML or JSON file; of several, later ones win.
+    /// Reads settings from a TOML, YAML or JSON file. May be repeated; later files win.
     #[arg(long = "config", value_name = "FILE", global = true)]
     pub files: Vec<PathBuf>,
-    /// Sets one key; wins over files and environment.
+    /// Sets one key, and overrides files and environment. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub overrides: Vec<String>,
 }
 
-/// One command for each process that an operator runs, and a few that end by
-/// themselves.
+/// The long-running processes, and the commands that end on their own.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Receives pushes, stores each in Kafka, answers after the acknowledgement.
+    /// Receives pushes, stores each in Kafka, and answers after Kafka's acknowledgement.
     #[command(after_help = INGRESS_EXAMPLES)]
     Ingress,
-    /// Consumes command confirmations, keeps the state of every command.
+    /// Consumes command confirmations and keeps the state of every command.
     #[command(after_help = COMMAND_STATUS_EXAMPLES)]
     CommandStatus,
-    /// Consumes upgrade results, keeps the software of every device and the
+    /// Consumes upgrade results and keeps the software of every device and the
     /// progress of every upgrade operation.
     #[command(after_help = UPGRADE_RESULT_EXAMPLES)]
     UpgradeResult,
-    /// Runs everything over an embedded broker in memory: nothing to install, nothing kept.
+    /// Runs everything over an embedded in-memory broker: nothing to install, nothing kept.
     #[command(after_help = DEV_EXAMPLES)]
     Dev,
-    /// Sends dead letters to the topic they belong to, each exactly once.
+    /// Sends dead letters to the topics they belong to, each exactly once.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
-    /// Plays the platform against a URL, and proves that what was answered 200 is stored.
+    /// Plays the platform against a URL, and verifies that every push answered 200 is stored.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Box<SimulateArgs>),
-    /// Creates or compares the topics.
+    /// Creates the topics, or verifies their settings.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
-    /// Asks the process that listens at admin.listen whether it is alive, and says so on one line.
+    /// Asks the process at admin.listen whether it is live, and prints the answer on one line.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
-    /// Checks or shows the settings.
+    /// Validates or prints the settings.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
 }
 
-/// Which dead letters to replay, and how. Those that were replayed before, by
-/// whatever selection, are left out.
+/// Which dead letters to replay, and how. A dead letter that any earlier run
+/// replayed is skipped.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// Only dead letters of this reason; may be repeated.
+    /// Only dead letters with this reason. May be repeated.
     #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
-    /// Only those that were written to the dead-letter topic at this time or
-    /// later: RFC 3339, or how long ago, such as 90s, 30m, 2h or 7d.
+    /// Only those written to the dead-letter topic at or after this time: RFC
+    /// 3339, or an age such as 90s, 30m, 2h or 7d.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<DateTime<Utc>>,
-    /// Only those that were written to the dead-letter topic before this time.
+    /// Only those written to the dead-letter topic before this time.
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<DateTime<Utc>>,
     /// Only those in this partition of the dead-letter topic.
     #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i32).range(0..))]
     partition: Option<i32>,
-    /// Only those at this offset of the partition or behind it.
+    /// Only those at or after this offset of the partition.
     #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = value_parser!(i64).range(0..))]
     from_offset: Option<i64>,
-    /// Only those at this offset of the partition or before it.
+    /// Only those at or before this offset of the partition.
     #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
-    /// Sends at most so many.
+    /// Replays at most COUNT dead letters.
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Sends also what would not be understood today either.
+    /// Also replays dead letters that are still unreadable.
     #[arg(long)]
     as_is: bool,
-    /// Shows what would be sent where, and writes nothing.
+    /// Prints what would be sent where, and writes nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// `northbridge topics …`
+/// What to do with the topics that the settings name.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum TopicsCommand {
-    /// Creates the topics that are missing, then compares all of them. Never deletes or shrinks.
+    /// Creates missing topics, then verifies all of them. Never deletes or shrinks a topic.
     #[command(after_help = TOPICS_EXAMPLES)]
-    Create,
-    /// Compares the topics with what is needed; one line for each finding.
+    Create(CreateArgs),
+    /// Compares the topics with their requirements and prints one line for each finding.
     #[command(after_help = TOPICS_EXAMPLES)]
     Verify,
 }
 
-/// What to ask a running process.
+/// What to do while brokers are down.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CreateArgs {
+    /// Creates topics on the brokers that are alive, even if these can hold fewer replicas
+    /// than the whole cluster.
+    #[arg(long)]
+    allow_degraded: bool,
+}
+
+/// Which of the two questions to ask.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct HealthArgs {
-    /// Asks whether it is ready: its topics are fit, and Kafka answers it.
+    /// Asks whether it is ready: its topics meet their requirements, and Kafka is reachable.
     #[arg(long)]
     ready: bool,
 }
 
-/// `northbridge config …`
+/// What to do with the settings.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigCommand {
-    /// Validates the settings and exits.
+    /// Validates the settings, as every command does before it starts.
     #[command(after_help = CONFIG_EXAMPLES)]
     Check,
     /// Prints the effective settings as TOML, with secrets masked.
@@ -142,8 +152,8 @@ Examples:
 Settings come from built-in defaults, --config files, the environment
 (NORTHBRIDGE__SECTION__KEY, NORTHBRIDGE__SECTION__KEY_FILE) and --set; later ones win.
 
-Exit codes: 0 done, 1 something to mend was found, 64 wrong usage or configuration,
-69 Kafka was not available, 70 a bug, 75 stopped before everything in flight was settled.";
+Exit codes: 0 done, 1 a check found something to fix, 64 wrong usage or configuration,
+69 Kafka was unavailable, 70 a bug, 75 stopped before everything in flight was settled.";
 
 const INGRESS_EXAMPLES: &str = "\
 Examples:
@@ -173,8 +183,8 @@ Examples:
   northbridge replay --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z --limit 10
   northbridge replay --partition 3 --from-offset 41 --to-offset 41 --as-is
 
-A dead letter is read again by the present rules and goes to the topic it belongs to;
-what is still not understood stays, unless --as-is is given. docs/replay.md says more.";
+Each dead letter is read again by the current rules and sent to the topic it belongs to.
+One that is still unreadable stays, unless --as-is is given. See docs/replay.md.";
 
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
@@ -184,19 +194,26 @@ Examples:
   northbridge simulate http://localhost:8080/notifications --duration 1h --verify kafka:9092 \\
     --verify-state --devices 50000 --report run.html
 
-Exit codes: 0 done, 1 the proof failed, 64 wrong usage, 69 the listener or Kafka was not available.";
+Exit codes: 0 done, 1 verification failed, 64 wrong usage, 69 the listener or Kafka was unavailable.";
 
 const TOPICS_EXAMPLES: &str = "\
 Examples:
   northbridge topics create --set kafka.bootstrap_servers=kafka:9092
-  northbridge topics verify --config northbridge.toml";
+  northbridge topics verify --config northbridge.toml
+  northbridge topics create --allow-degraded
+
+A topic keeps the number of replicas that it is created with. Beside a broker that is down,
+`topics create` waits 10 s for it and then creates nothing, unless --allow-degraded is given.
+
+Exit codes: 0 done, 1 a topic is missing or must be changed, 64 wrong usage or configuration,
+69 Kafka was unavailable.";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:
   northbridge health
   northbridge health --ready --set admin.listen=127.0.0.1:8082
 
-Exit codes: 0 yes, 1 no or no answer within two seconds, 64 wrong usage or configuration.";
+Exit codes: 0 yes, 1 no, or no answer within two seconds, 64 wrong usage or configuration.";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -204,22 +221,30 @@ Examples:
   NORTHBRIDGE__HTTP__LISTEN=0.0.0.0:9090 northbridge config print";
 
 impl SettingsArgs {
-    /// All layers above the defaults: the files, this process's environment, the flags.
+    /// All layers above the defaults: the files, this process's environment and
+    /// the flags.
     pub fn sources(&self) -> Sources {
         Sources {
             files: self.files.clone(),
-            environment: std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect(),
+            environment: std::env::vars_os().collect(),
             overrides: self.overrides.clone(),
         }
     }
 }
 
+impl CreateArgs {
+    /// Whether topics may get fewer replicas than the whole cluster can hold.
+    pub fn degraded(self) -> Degraded {
+        if self.allow_degraded {
+            Degraded::Allow
+        } else {
+            Degraded::Refuse
+        }
+    }
+}
+
 impl HealthArgs {
-    /// What is asked for.
+    /// Readiness with `--ready`, else liveness.
     pub fn question(self) -> Question {
         if self.ready {
             Question::Ready
@@ -230,7 +255,7 @@ impl HealthArgs {
 }
 
 impl ReplayArgs {
-    /// What is asked for.
+    /// The flags as a request, not yet checked for contradictions.
     pub fn request(&self) -> Request {
         Request {
             selection: Selection {
@@ -249,7 +274,7 @@ impl ReplayArgs {
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    moment(text, Utc::now())
+    parse_time(text, Utc::now())
 }
 
 #[cfg(test)]
@@ -259,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_accepts_the_definition_of_the_command_line() {
         Cli::command().debug_assert();
     }
 }

@@ -1,107 +1,180 @@
-//! Every setting: its key, its default, the layers it can come from, and the checks
-//! between settings.
+//! Every setting: its key, its default, the layers it can come from, and the
+//! rules it must keep.
 //!
-//! The only place that knows these things. It reads files and is given the environment;
-//! it knows nothing of what the settings are for.
+//! The only place that knows these things. Reads files and is given the
+//! environment; knows nothing of what the settings are for.
+//!
+//! ```text
+//! files, environment, --set ─ layers ─▶ values by key ─ settle ─▶ Settings
+//!                               │                         │ types: values, options
+//!                             keys                        │ rules: rules
+//! ```
 
 mod error;
+mod keys;
 mod layers;
 mod options;
+mod properties;
 mod rules;
-mod schema;
 mod secret;
 mod sections;
+mod settle;
 #[cfg(test)]
 mod tests;
+mod value_rules;
+mod values;
+mod yaml;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use schema::Schema;
+use error::Problem;
+use keys::Keys;
 
-pub use error::{ConfigError, Problem};
-pub use options::KafkaOptions;
-pub use secret::{MASK, Secret};
-pub use sections::{
-    Admin, Auth, Basic, ClientAddress, CommandStatusStream, CommandStatusTopic, CompactedTopic,
-    Http, Kafka, Limits, Log, LogFormat, LogLevel, Millis, RetainedTopic, Shutdown, Streams, Tls,
-    Topics, Unreadable, UpgradeResultStream,
+pub use error::ConfigError;
+pub(crate) use properties::Clients;
+pub(crate) use secret::{MASK, Secret};
+#[cfg(test)]
+pub(crate) use sections::Basic;
+pub(crate) use sections::{
+    Admin, Auth, ClientAddress, Limits, LogFormat, LogLevel, Shutdown, Streams, Tls,
+    UnreadablePolicy,
 };
+pub use sections::{Http, Kafka, Log, Topics};
+pub use values::Millis;
+pub(crate) use values::PathTemplate;
 
-/// The settings of the process, each within its bounds and in accord with the others.
+/// The settings of the process. Loaded settings keep every rule, so nothing
+/// that reads them has to check them again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The listener for the platform's pushes.
     pub http: Http,
-    /// Encryption of that listener.
-    pub tls: Tls,
-    /// Who may push.
-    pub auth: Auth,
-    /// What is refused rather than held.
-    pub limits: Limits,
-    /// The way to Kafka.
+    pub(crate) tls: Tls,
+    pub(crate) auth: Auth,
+    pub(crate) limits: Limits,
+    /// The brokers, and how librdkafka talks to them.
     pub kafka: Kafka,
-    /// The topics and what each must be.
+    /// The names and settings of the topics on the cluster.
     pub topics: Topics,
-    /// The listener for probes and metrics.
-    pub admin: Admin,
-    /// What the process writes about itself.
+    pub(crate) admin: Admin,
+    /// The format and level of log lines.
     pub log: Log,
-    /// How the process ends.
-    pub shutdown: Shutdown,
-    /// The two streams.
-    pub streams: Streams,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) streams: Streams,
 }
 
-/// Where settings come from, over the built-in defaults; what stands later wins.
+/// The layers above the built-in defaults, lowest first.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// TOML, YAML or JSON, told apart by extension.
+    /// TOML, YAML or JSON, as the extension says; a later file overrides an
+    /// earlier one.
     pub files: Vec<PathBuf>,
-    /// Environment variables; only those that begin with `NORTHBRIDGE__` are looked at.
-    pub environment: Vec<(String, String)>,
+    /// Environment variables; only names that begin with `NORTHBRIDGE__` count.
+    pub environment: Vec<(OsString, OsString)>,
     /// Texts of the form `key=value`.
     pub overrides: Vec<String>,
 }
 
 impl Settings {
-    /// Reads all layers and checks the outcome.
+    /// Reads all layers over the built-in defaults.
     ///
     /// # Errors
-    /// Names every unknown key and unusable value at once; the checks between settings
-    /// are made, and all of them named, when each value by itself is sound.
+    ///
+    /// Returns every unknown key and every value that is not valid, at once. If
+    /// there are none, returns every broken rule between settings.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         Self::load_over(&Self::default(), sources)
     }
 
-    /// Reads all layers over other defaults than the built-in ones.
+    /// Reads all layers over other defaults, which must contain no secret.
     ///
     /// # Errors
-    /// As [`Settings::load`].
+    ///
+    /// The same as of [`Settings::load`].
     pub fn load_over(defaults: &Self, sources: &Sources) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let schema = Schema::new(defaults);
-        let layers = layers::read(sources, &schema, &mut problems);
-        let (settings, origins) = schema::settle(&schema, layers, &mut problems);
-        if problems.is_empty() {
-            problems = rules::broken(&settings, &origins);
-        }
+        let (settings, origins) = Self::read(defaults, sources)?;
+        let problems = rules::broken(&settings, &origins);
         if problems.is_empty() {
             return Ok(settings);
         }
         Err(ConfigError { problems })
     }
 
-    /// The settings as TOML, secrets masked; without secrets it loads to the same
-    /// settings again.
+    /// Like [`Settings::load`], without the rules between settings: for a command that
+    /// asks another process, and may not be given every layer of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns every unknown key and every value that is not valid, at once.
+    pub fn load_values(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::read(&Self::default(), sources).map(|(settings, _)| settings)
+    }
+
+    fn read(defaults: &Self, sources: &Sources) -> Result<(Self, settle::Origins), ConfigError> {
+        let mut problems = Vec::new();
+        let keys = Keys::of(&settle::tree(defaults));
+        let layers = layers::read(sources, &keys, &mut problems);
+        let settled = settle::settle(defaults, &keys, layers, &mut problems);
+        if problems.is_empty() {
+            return Ok(settled);
+        }
+        Err(ConfigError { problems })
+    }
+
+    /// The error that librdkafka rejects these options, or their combination, for a
+    /// reason that only a client shows. `sources` are those of the settings.
+    pub fn rejected_options(&self, sources: &Sources, names: &[String], rule: &str) -> ConfigError {
+        let tree = settle::tree(self);
+        let layers = layers::read(sources, &Keys::of(&tree), &mut Vec::new());
+        let problem = |name: &String| {
+            let key = keys::option_key(name);
+            Problem::Value {
+                value: keys::shown(&key, keys::value_at(&tree, &key)),
+                origin: settle::origin(layers.get(&key)),
+                rule: rule.to_owned(),
+                key,
+            }
+        };
+        let mut problems: Vec<Problem> = names.iter().map(problem).collect();
+        if problems.is_empty() {
+            problems.push(Problem::Options(rule.to_owned()));
+        }
+        ConfigError { problems }
+    }
+
+    /// The settings as TOML, secrets masked. Without secrets, it loads to the
+    /// same settings again.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
-        reason = "texts, numbers and tables always make TOML"
+        reason = "strings, numbers and tables always make TOML"
     )]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("settings make TOML")
+        let mut table = toml::Table::try_from(self).expect("settings make TOML");
+        // A protection that is off has no value: an empty one is an error.
+        if let Some(toml::Value::Table(auth)) = table.get_mut("auth") {
+            remove_empty(auth);
+        }
+        toml::to_string(&table).expect("settings make TOML")
     }
+}
+
+/// Removes empty lists, and then empty tables.
+fn remove_empty(table: &mut toml::Table) {
+    table.retain(|_, value| match value {
+        toml::Value::Array(items) => !items.is_empty(),
+        toml::Value::Table(inner) => {
+            remove_empty(inner);
+            !inner.is_empty()
+        }
+        toml::Value::String(_)
+        | toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => true,
+    });
 }

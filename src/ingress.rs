@@ -1,28 +1,32 @@
-//! The ingress half: HTTP in, Kafka out. Wires its parts, and owns the order
-//! of shutdown.
+//! The ingress: HTTP in, Kafka out. Wires its parts and owns the order of
+//! shutdown.
 //!
 //! ```text
-//! server ─ handler ─┬─ gate: who may push
-//!                   ├─ admission, body: within limits
-//!                   ├─ notification → record: where it goes
-//!                   └─ publisher ─ kafka::Producer ─ Delivery → 200
+//! server ─ connection ─ handler ─┬─ paths, auth: who may push
+//!                                ├─ admission, body: within the limits
+//!                                ├─ notification → record: topic and key
+//!                                └─ publisher ─ kafka::Producer ─ Delivery → 200
 //! ```
 
-pub mod admission;
-pub mod answer;
-pub mod auth;
-pub mod body;
-pub mod client_address;
-pub mod handler;
-pub mod idle;
-pub mod paths;
-pub mod publisher;
-pub mod server;
-pub mod tls;
+mod admission;
+mod answer;
+mod auth;
+mod body;
+mod certificate;
+mod client_address;
+mod connection;
+mod handler;
+mod idle;
+mod metrics;
+mod paths;
+mod protocol;
+mod publisher;
+mod server;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -30,34 +34,42 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use admission::Admission;
+use auth::Gate;
+use certificate::TlsFiles;
+use client_address::ClientAddresses;
+use connection::Connections;
 use handler::{Handler, RequestIds};
-use publisher::{Publisher, Stored};
+use metrics::{PushMetrics, ServerMetrics};
+use paths::Paths;
+use publisher::Publisher;
 use server::Server;
 use tls::TlsTerminator;
 
-use crate::config::{Auth, Settings, Shutdown};
-use crate::kafka::admin::Admin;
+use crate::config::{Settings, Shutdown};
+use crate::kafka::admin::TopicAdmin;
+use crate::kafka::failures::Failures;
+use crate::kafka::metrics::{KafkaClientFamilies, ProducerMetrics, TopicFindings};
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{self, Producer};
-use crate::metrics::{KafkaClientMetrics, ProducerMetrics, PushMetrics, ServerMetrics};
 use crate::notification::Rules;
 use crate::process::Exit;
-use crate::process::admin::Administration;
-use crate::process::health::Condition;
+use crate::process::admin::AdminServer;
+use crate::process::readiness::Condition;
 use crate::process::signals::Signals;
 
-/// How long before the shutdown's deadline whatever still waits is answered.
-const LAST_CALL: Duration = Duration::from_millis(1_500);
+/// How long before the shutdown deadline the pushes that still wait for Kafka
+/// are answered 503.
+const CANCEL_MARGIN: Duration = Duration::from_millis(1_500);
 
-/// A running ingress.
-pub struct Ingress {
-    /// Where pushes are received.
-    pub address: SocketAddr,
+/// A running ingress; it stops only by [`Ingress::drain`].
+pub(crate) struct Ingress {
+    /// The address that receives pushes.
+    pub(crate) address: SocketAddr,
     announce: Duration,
     deadline: Duration,
     accepting: Condition,
     stop: CancellationToken,
-    last_call: CancellationToken,
+    cancel_pending: CancellationToken,
     handler: Arc<Handler>,
     publisher: Publisher,
     producer: Producer,
@@ -69,12 +81,13 @@ pub struct Ingress {
 ///
 /// # Errors
 ///
-/// Where it cannot start; the message says what to do.
+/// Returns an error if it cannot start; the message says what to do.
 pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let administration = Administration::new();
-    let ingress = Ingress::start(settings, &administration, None)?;
-    administration.start(settings.admin.listen).await?;
+    let admin = AdminServer::new();
+    let clients = KafkaClientFamilies::register(&admin.metrics);
+    let ingress = Ingress::start(settings, &admin, &clients)?;
+    admin.start(settings.admin.listen).await?;
     let signal = signals.next().await;
     signals.stop_at_next();
     tracing::info!(signal, "draining; another signal stops at once");
@@ -82,44 +95,49 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
 }
 
 impl Ingress {
-    /// Starts every part, each of which reports to `administration`. Kafka
-    /// need not be there.
+    /// Starts every part and reports to `admin`. Does not wait for Kafka.
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read or the address cannot be bound.
-    pub fn start(
+    /// Returns an error if a TLS file cannot be used, if the address cannot be
+    /// bound, or if librdkafka rejects the settings.
+    pub(crate) fn start(
         settings: &Settings,
-        administration: &Administration,
-        stored: Option<Stored>,
+        admin: &AdminServer,
+        clients: &KafkaClientFamilies,
     ) -> anyhow::Result<Self> {
-        let Administration { metrics, readiness } = administration;
+        let AdminServer { metrics, readiness } = admin;
         let accepting = readiness.condition("accepting", "starting");
-        let pushes = Arc::new(PushMetrics::register(metrics));
+        let push_metrics = Arc::new(PushMetrics::register(metrics));
         let server_metrics = Arc::new(ServerMetrics::register(metrics));
         let limits = &settings.limits;
-        pushes.limits(limits.max_in_flight, limits.max_in_flight_bytes);
-        server_metrics.limit(limits.max_connections);
+        push_metrics.set_limits(limits.max_in_flight, limits.max_in_flight_bytes);
+        server_metrics.set_limit(limits.max_connections);
         let answer_deadline = settings.http.answer_deadline_ms.duration();
 
-        let producer = Producer::new(
-            settings,
-            ProducerMetrics::register(metrics),
-            KafkaClientMetrics::register(metrics, "ingress"),
+        let client = clients.client("ingress");
+        let failures = Failures::new(settings, &client);
+        let admin = TopicAdmin::new(settings, &failures).context(kafka::CANNOT_CREATE_CLIENT)?;
+        let producer_metrics = ProducerMetrics::register(metrics);
+        let producer = Producer::new(settings, producer_metrics, client, failures)
+            .context(kafka::CANNOT_CREATE_CLIENT)?;
+        let findings = TopicFindings::register(metrics);
+        let monitor = Monitor::start(
+            producer.clone(),
+            admin,
+            findings,
+            readiness,
+            answer_deadline,
         )
-        .context(kafka::NOT_TAKEN)?;
-        let admin = Admin::new(settings).context(kafka::NOT_TAKEN)?;
-        let monitor = Monitor::start(producer.clone(), admin, readiness, answer_deadline)
-            .context("the thread that watches Kafka cannot be started")?;
+        .context("cannot start the thread that monitors Kafka")?;
 
-        let last_call = CancellationToken::new();
-        let publisher =
-            Publisher::new(producer.clone(), last_call.clone(), answer_deadline, stored);
+        let cancel_pending = CancellationToken::new();
+        let publisher = Publisher::new(producer.clone(), cancel_pending.clone(), answer_deadline);
         let handler = Arc::new(Handler {
-            paths: paths::Paths::new(&settings.http.paths).context("http.paths")?,
-            gate: gate(&settings.auth)?,
-            addresses: addresses(&settings.auth),
-            admission: Admission::new(&settings.limits, Arc::clone(&pushes)),
+            paths: Paths::new(&settings.http.paths),
+            gate: Gate::new(&settings.auth),
+            addresses: ClientAddresses::new(&settings.auth),
+            admission: Admission::new(&settings.limits, Arc::clone(&push_metrics)),
             publisher: publisher.clone(),
             rules: Rules {
                 command_key: settings.topics.command_status.key,
@@ -128,25 +146,14 @@ impl Ingress {
             unreadable: settings.http.unreadable,
             max_body_bytes: settings.http.max_body_bytes,
             body_timeout: settings.http.body_timeout_ms.duration(),
-            pushes,
-            server: Arc::clone(&server_metrics),
-            leaving: AtomicBool::new(false),
-            last_call: last_call.clone(),
+            push_metrics,
+            server_metrics: Arc::clone(&server_metrics),
+            draining: AtomicBool::new(false),
+            cancel_pending: cancel_pending.clone(),
             request_ids: RequestIds::new(),
         });
         let terminator = terminator(settings, &server_metrics)?;
-        let server = Server::bind(
-            &settings.http,
-            &settings.tls,
-            &settings.limits,
-            idle_grace(&settings.shutdown),
-            Arc::clone(&handler),
-            terminator,
-        )
-        .with_context(|| {
-            let address = settings.http.listen;
-            format!("cannot listen on {address}: set another address with --set http.listen=ADDRESS:PORT")
-        })?;
+        let server = bind(settings, Arc::clone(&handler), terminator)?;
         let address = server.address()?;
         tracing::info!(%address, tls = settings.tls.certificate_file.is_some(), "listening");
         accepting.set(true, "accepting pushes");
@@ -159,7 +166,7 @@ impl Ingress {
             accepting,
             server: tokio::spawn(server.run(stop.clone())),
             stop,
-            last_call,
+            cancel_pending,
             handler,
             publisher,
             producer,
@@ -167,34 +174,36 @@ impl Ingress {
         })
     }
 
-    /// Ends it in the order that loses nothing: not ready → load balancers
-    /// notice → no new connections, requests are finished → publish tasks end
-    /// → librdkafka is flushed.
-    pub async fn drain(self) -> Exit {
+    /// Stops in the order that loses no push: become unready → wait until load
+    /// balancers notice → close the listener and finish the requests → wait for
+    /// the publish tasks → flush librdkafka.
+    pub(crate) async fn drain(self) -> Exit {
         let began = Instant::now();
         let end = began + self.deadline;
-        let last_call = began + self.deadline.saturating_sub(LAST_CALL);
+        let cancel_at = began + self.deadline.saturating_sub(CANCEL_MARGIN);
         self.accepting.set(false, "draining");
-        server::announce(&self.handler);
+        // Every answer now tells its client to close the connection.
+        self.handler.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(self.announce).await;
 
         self.stop.cancel();
+        // A publish task outlives a connection whose client is gone.
         let finished = async {
             let _ = self.server.await;
             self.publisher.settled().await;
         };
         let mut finished = std::pin::pin!(finished);
-        let mut settled = by(last_call, &mut finished).await;
+        let mut settled = finished_by(cancel_at, &mut finished).await;
         if !settled {
-            tracing::warn!("the shutdown deadline is near; what still waits is answered 503");
-            self.last_call.cancel();
-            settled = by(end, &mut finished).await;
+            tracing::warn!("shutdown deadline is near; answering waiting pushes with 503");
+            self.cancel_pending.cancel();
+            settled = finished_by(end, &mut finished).await;
         }
         let producer = self.producer;
         let left = end.saturating_duration_since(Instant::now());
         let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
         if settled && flushed.unwrap_or(false) {
-            tracing::info!("drained; everything accepted is settled");
+            tracing::info!("drained; all accepted pushes are settled");
             Exit::Done
         } else {
             tracing::warn!("stopped before everything in flight was settled");
@@ -203,73 +212,66 @@ impl Ingress {
     }
 }
 
-impl std::fmt::Debug for Ingress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingress")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How long idle connections are left open; not until the last call, so that
-/// what comes at the last moment can still be answered.
+/// How long idle connections stay open during a drain. They are closed a second
+/// before the waiting pushes are cancelled, so that a late push can still be answered.
 fn idle_grace(shutdown: &Shutdown) -> Duration {
     let end = shutdown.deadline_ms.duration();
-    let before = shutdown.announce_ms.duration() + LAST_CALL + Duration::from_secs(1);
+    let before = shutdown.announce_ms.duration() + CANCEL_MARGIN + Duration::from_secs(1);
     let latest = end.saturating_sub(before);
     shutdown.idle_ms.duration().min(latest)
 }
 
-async fn by(end: Instant, work: impl Future<Output = ()>) -> bool {
+/// Returns whether `work` finished by `end`.
+async fn finished_by(end: Instant, work: impl Future<Output = ()>) -> bool {
     tokio::time::timeout_at(end.into(), work).await.is_ok()
 }
 
-fn gate(auth: &Auth) -> anyhow::Result<auth::Gate> {
-    let exposed = |secrets: &[crate::config::Secret]| -> Vec<String> {
-        secrets
-            .iter()
-            .map(|secret| secret.expose().to_owned())
-            .collect()
-    };
-    let (usernames, passwords) = (exposed(&auth.basic.username), exposed(&auth.basic.password));
-    let basic = if usernames.is_empty() && passwords.is_empty() {
-        None
-    } else {
-        Some(auth::Secrets::basic(&usernames, &passwords).context("auth.basic")?)
-    };
-    let token = if auth.token.is_empty() {
-        None
-    } else {
-        Some(auth::Secrets::tokens(&exposed(&auth.token)).context("auth.token")?)
-    };
-    let allowed_addresses = (!auth.allowed_addresses.is_empty())
-        .then(|| client_address::Networks::new(auth.allowed_addresses.clone()));
-    Ok(auth::Gate {
-        allowed_addresses,
-        basic,
-        token,
+fn bind(
+    settings: &Settings,
+    handler: Arc<Handler>,
+    terminator: Option<Arc<TlsTerminator>>,
+) -> anyhow::Result<Server> {
+    let idle_grace = idle_grace(&settings.shutdown);
+    let connections = Connections::new(
+        &settings.http,
+        &settings.tls,
+        idle_grace,
+        handler,
+        terminator,
+    );
+    let address = settings.http.listen;
+    let bound = Server::bind(address, settings.limits.max_connections, connections);
+    bound.with_context(|| {
+        format!(
+            "cannot listen on {address}: set another address with --set http.listen=ADDRESS:PORT"
+        )
     })
 }
 
-fn addresses(auth: &Auth) -> client_address::ClientAddresses {
-    let trusted = client_address::Networks::new(auth.trusted_proxies.clone());
-    client_address::ClientAddresses::new(auth.client_address, trusted)
+const CANNOT_SET_UP_TLS: &str = "TLS cannot be set up; check tls.certificate_file, tls.key_file and \
+                                 tls.client_ca_file";
+
+/// Checks whether the files that the listener needs can be used. Listens to nothing.
+///
+/// # Errors
+///
+/// Returns an error that names the file if one cannot.
+pub fn check(settings: &Settings) -> anyhow::Result<()> {
+    if let Some(files) = TlsFiles::configured(&settings.tls) {
+        TlsTerminator::load(files).context(CANNOT_SET_UP_TLS)?;
+    }
+    Ok(())
 }
 
+/// `None` if TLS is off. Otherwise it reloads its files from now on.
 fn terminator(
     settings: &Settings,
     metrics: &Arc<ServerMetrics>,
 ) -> anyhow::Result<Option<Arc<TlsTerminator>>> {
-    let (Some(certificate), Some(key)) = (&settings.tls.certificate_file, &settings.tls.key_file)
-    else {
+    let Some(files) = TlsFiles::configured(&settings.tls) else {
         return Ok(None);
     };
-    let files = tls::TlsFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        client_ca: settings.tls.client_ca_file.clone(),
-    };
-    let terminator = Arc::new(TlsTerminator::load(files).context("TLS cannot be set up")?);
+    let terminator = Arc::new(TlsTerminator::load(files).context(CANNOT_SET_UP_TLS)?);
     let metrics = Arc::clone(metrics);
     let interval = settings.tls.reload_interval_ms.duration();
     tokio::spawn(Arc::clone(&terminator).watch(interval, metrics));

@@ -1,20 +1,26 @@
-//! northbridge carries an IoT platform's notifications onto Kafka and never
-//! loses one that it acknowledged.
+//! northbridge stores the notifications that an IoT platform pushes over HTTP
+//! in Kafka, and never loses one that it has acknowledged.
 //!
-//! `docs/ARCHITECTURE.md` is the map of these modules.
+//! `docs/ARCHITECTURE.md` is the map of these modules. This crate is a program,
+//! not a library: what is public is so for `main`, the benchmarks and the tests.
+
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "`process::output` prints, and does not panic if nobody reads"
+)]
 
 pub mod cli;
+pub mod commands;
 pub mod config;
-pub mod dev;
-pub mod health_command;
+mod headers;
 pub mod ingress;
 pub mod kafka;
 pub mod metrics;
+pub mod model;
 pub mod notification;
 pub mod process;
 pub mod record;
-pub mod replay;
 pub mod simulate;
 pub mod streams;
 pub mod topics;
-pub mod topics_command;

@@ -1,18 +1,25 @@
 //! Parses the command line, runs one command, and ends with its exit code.
 
-use anyhow::Context;
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "`process::output` prints, and does not panic if nobody reads"
+)]
+
 use clap::Parser;
 use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
-use northbridge::config::Settings;
-use northbridge::process::{Exit, logging};
+use northbridge::commands::{dev, health, replay, topics};
+use northbridge::config::{ConfigError, Settings};
+use northbridge::kafka::CheckError;
+use northbridge::process::{Exit, logging, output};
 use northbridge::streams::Process;
-use northbridge::{dev, health_command, ingress, kafka, replay, simulate, streams, topics_command};
+use northbridge::{ingress, kafka, simulate, streams};
 
 fn main() {
     let exit = match Cli::try_parse() {
         Ok(cli) => run(&cli),
         Err(help_or_error) => {
-            // Nothing more can be done where the terminal is gone.
+            // If the terminal is gone, there is nowhere left to report that.
             let _ = help_or_error.print();
             if help_or_error.use_stderr() {
                 Exit::Usage
@@ -25,40 +32,35 @@ fn main() {
 }
 
 fn run(cli: &Cli) -> Exit {
-    let defaults = match &cli.command {
-        Command::Dev => dev::defaults(),
-        Command::Ingress
-        | Command::CommandStatus
-        | Command::UpgradeResult
-        | Command::Replay(_)
-        | Command::Simulate(_)
-        | Command::Topics(_)
-        | Command::Health(_)
-        | Command::Config(_) => Settings::default(),
+    let is_dev = matches!(cli.command, Command::Dev);
+    let defaults = if is_dev {
+        dev::defaults()
+    } else {
+        Settings::default()
     };
-    let settings = match Settings::load_over(&defaults, &cli.settings.sources()) {
+    let settings = match load(cli, &defaults) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::note(format_args!("error: {error}"));
             return Exit::Usage;
         }
     };
-    logging::start(&settings.log);
-    // Each connection is a file descriptor; the soft limit is often 1,024.
+    let observer = is_dev.then(dev::observer);
+    logging::start(&settings.log, observer);
+    // Each connection takes a file descriptor, and the soft limit is often 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
+        tracing::warn!(%error, "cannot raise the open-file limit; it bounds the number of connections");
     }
     let ended = match &cli.command {
-        Command::Config(ConfigCommand::Check) => kafka::check(&settings)
+        Command::Config(ConfigCommand::Check) => ingress::check(&settings).map(|()| Exit::Done),
+        Command::Config(ConfigCommand::Print) => output::print(settings.to_toml())
             .map(|()| Exit::Done)
-            .context(kafka::NOT_TAKEN),
-        Command::Config(ConfigCommand::Print) => {
-            print!("{}", settings.to_toml());
-            Ok(Exit::Done)
+            .map_err(Into::into),
+        Command::Topics(TopicsCommand::Create(args)) => {
+            on_runtime(topics::create(&settings, args.degraded()))
         }
-        Command::Topics(TopicsCommand::Create) => on_runtime(topics_command::create(&settings)),
-        Command::Topics(TopicsCommand::Verify) => on_runtime(topics_command::verify(&settings)),
-        Command::Health(args) => on_runtime(health_command::run(&settings, args.question())),
+        Command::Topics(TopicsCommand::Verify) => on_runtime(topics::verify(&settings)),
+        Command::Health(args) => on_runtime(health::run(&settings, args.question())),
         Command::Ingress => on_runtime(ingress::run(&settings)),
         Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
         Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),
@@ -67,9 +69,25 @@ fn run(cli: &Cli) -> Exit {
         Command::Simulate(arguments) => on_runtime(simulate::run(&settings, arguments)),
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        output::note(format_args!("error: {error:#}"));
         Exit::Usage
     })
+}
+
+/// Loads the settings, and tries them on clients unless the command only shows them.
+/// A command that asks another process needs its address alone.
+fn load(cli: &Cli, defaults: &Settings) -> Result<Settings, ConfigError> {
+    let sources = cli.settings.sources();
+    if matches!(cli.command, Command::Health(_)) {
+        return Settings::load_values(&sources);
+    }
+    let settings = Settings::load_over(defaults, &sources)?;
+    if !matches!(cli.command, Command::Config(ConfigCommand::Print)) {
+        kafka::check(&settings).map_err(|CheckError { options, reason }| {
+            settings.rejected_options(&sources, &options, &reason)
+        })?;
+    }
+    Ok(settings)
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
@@ -77,7 +95,7 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resul
         .enable_all()
         .build()?;
     let ended = runtime.block_on(work);
-    // Threads of librdkafka may be in a question that nobody waits for.
+    // A blocking call into librdkafka may still be running; nobody needs its result.
     runtime.shutdown_background();
     ended
 }

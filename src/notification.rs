@@ -1,8 +1,8 @@
-//! What a push is: its bytes read into a [`Notification`], or the reason why not.
+//! Reads the bytes of a push into a [`Notification`], or says why they are [`Unreadable`].
 //!
-//! Owns the shapes that reach the listener, the ids inside them and the limits on those ids.
+//! Owns the shapes that reach the listener, the ids in them and the limits on those ids.
 //! It is pure, and must not know HTTP, Kafka, topic names, metrics or logs.
-//! The body is scanned and never built into a tree: what is stored are the sender's bytes.
+//! The body is scanned and never built into a tree, because the sender's bytes are what is stored.
 //!
 //! ```text
 //! bytes ── UTF-8 ── scan ── Push ─┬─ command_status ─┐
@@ -10,7 +10,7 @@
 //!                                 └─ other ──────────┘
 //! ```
 
-mod closed_list;
+pub(crate) mod closed_list;
 mod command_status;
 mod drift;
 mod notify_type;
@@ -30,74 +30,73 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 pub use drift::{Drift, Field};
-pub use notify_type::{NotifyType, Stream};
+pub use notify_type::{Category, NotifyType};
 pub use unreadable::{Cause, IdProblem, Unreadable};
 
 use push::Push;
 
-/// The longest id, in bytes of its decoded text, that can be a key.
+/// The longest id that can be a key, in bytes of its decoded text.
 ///
-/// The published limit is 128 characters, so that even at two bytes a character an id within
-/// its table fits.
+/// The published limit is 128 characters; this is two bytes for each.
 pub const MAX_ID_BYTES: usize = 256;
 
 /// Reads one push.
 ///
-/// Looks at the few fields that matter, whatever the order of keys; of a repeated key the last
-/// counts, as most JSON readers have it.
-/// Allocates nothing for the two bodies of the mission as the platform writes them; JSON escapes in
-/// a field that is looked at cost a decoded copy, and nested values a byte for each level.
+/// Looks only at the few fields that matter, in any order; of a repeated name the last counts, as
+/// in most JSON readers.
+/// For a confirmation or an upgrade result as the platform writes them it allocates nothing. JSON
+/// escapes in a field that matters cost a decoded copy, and nesting costs a byte for each level.
 ///
 /// # Errors
 ///
-/// [`Unreadable`] where the push cannot be keyed, or under [`Validation::Strict`] breaks the
-/// published table of its type.
+/// Returns [`Unreadable`] if the push cannot be keyed, or if [`Validation::Strict`] is set and the
+/// push violates the published table of its type.
 pub fn read(body: &[u8], rules: Rules) -> Result<Notification<'_>, Unreadable<'_>> {
     let text = scan::utf8(body).map_err(|cause| Unreadable::new(cause, Subject::unknown()))?;
     let push = Push::scan(text).map_err(|cause| Unreadable::new(cause, Subject::unknown()))?;
-    let Some(kind) = push.kind() else {
+    let Some(identity) = push.identity() else {
         let subject = other::subject_of_unknown(&push);
         return Err(Unreadable::new(Cause::UnknownShape, subject));
     };
-    match kind.notify_type.stream() {
-        Stream::CommandStatus => command_status::read(&push, rules),
-        Stream::UpgradeResult => upgrade_result::read(&push, rules.validation),
-        Stream::Notifications => Ok(other::read(&push, kind)),
+    match identity.notify_type.category() {
+        Category::CommandStatus => command_status::read(&push, rules),
+        Category::UpgradeResult => upgrade_result::read(&push, rules.validation),
+        Category::Notifications => Ok(other::read(&push, identity)),
     }
 }
 
-/// What an operator decides about reading.
+/// The operator's settings for reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {
     /// The id that keys a command confirmation.
     pub command_key: CommandKey,
-    /// What happens to a push that breaks the published table of its type.
+    /// What happens to a push that violates the published table of its type.
     pub validation: Validation,
 }
 
-/// The id that keys a `messageConfirm`.
+/// The choice of the id that keys a `messageConfirm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandKey {
-    /// `header.requestId`: all statuses of one command share a partition.
+    /// `header.requestId`: all confirmations of a command share a partition.
     #[default]
     RequestId,
-    /// The device inside `header.from`: all commands of one device share a partition.
+    /// The device in `header.from`: all commands of a device share a partition.
     DeviceId,
 }
 
-/// How strictly the published field tables of the two bodies of the mission are held.
+/// How strictly confirmations and upgrade results are checked against their published field tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Validation {
-    /// What breaks a table is stored in its own topic and reported as [`Drift`].
+    /// A push that violates its table is stored in its topic and reported as [`Drift`].
     #[default]
     Tolerant,
-    /// What breaks a table is [`Unreadable`].
+    /// A push that violates its table is [`Unreadable`].
     Strict,
 }
 
-/// A push that has its place: a stream, and the best key it carries.
+/// A push that could be read, with its category and the best key that it contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification<'a> {
     subject: Subject<'a>,
@@ -109,25 +108,23 @@ impl<'a> Notification<'a> {
         Self { subject, drift }
     }
 
-    /// Where the push belongs.
-    pub fn stream(&self) -> Stream {
-        self.subject.notify_type.stream()
+    /// The category of its type.
+    pub(crate) fn category(&self) -> Category {
+        self.subject.notify_type.category()
     }
 
-    /// What the push is and whom it concerns.
-    ///
-    /// Its key is always there for the two streams of the mission.
-    pub fn subject(&self) -> &Subject<'a> {
+    /// The type, the device and the key. A confirmation or an upgrade result always has a key.
+    pub(crate) fn subject(&self) -> &Subject<'a> {
         &self.subject
     }
 
-    /// The fields that are not as published, though the push could be placed.
-    pub fn drift(&self) -> Drift {
+    /// The fields that are not as published, although the push could be read.
+    pub(crate) fn drift(&self) -> Drift {
         self.drift
     }
 }
 
-/// What a push is and whom it concerns, as far as that could be told.
+/// The type of a push and the ids in it, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject<'a> {
     notify_type: NotifyType,
@@ -137,7 +134,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// A subject whose type is of the closed list, so that its name is its label.
+    /// A subject whose type is known, so that the type's name is its label.
     fn new(
         notify_type: NotifyType,
         device_id: Option<Cow<'a, str>>,
@@ -152,30 +149,30 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The subject of bytes that say nothing.
+    /// The subject of bytes that reveal nothing.
     fn unknown() -> Self {
         Self::new(NotifyType::Other, None, None)
     }
 
-    /// The type, of a closed list; [`NotifyType::Other`] where it is unknown.
-    pub fn notify_type(&self) -> NotifyType {
+    /// [`NotifyType::Other`] if the push names no known type.
+    pub(crate) fn notify_type(&self) -> NotifyType {
         self.notify_type
     }
 
-    /// The type as the sender names it, for `CloudEvents`' `type`.
+    /// The type as the sender names it, for the `type` of `CloudEvents`.
     ///
-    /// 1 to 256 bytes without control characters; `other` where the sender names none like that.
-    pub fn type_name(&self) -> &str {
+    /// 1 to 256 bytes without control characters; `other` if the sender gives no such name.
+    pub(crate) fn type_name(&self) -> &str {
         &self.type_name
     }
 
-    /// The device concerned, 1 to [`MAX_ID_BYTES`] bytes; it may hold any character.
-    pub fn device_id(&self) -> Option<&str> {
+    /// 1 to [`MAX_ID_BYTES`] bytes, with any character.
+    pub(crate) fn device_id(&self) -> Option<&str> {
         self.device_id.as_deref()
     }
 
-    /// The key under which the push is stored, 1 to [`MAX_ID_BYTES`] bytes.
-    pub fn key(&self) -> Option<&str> {
+    /// The key of the push's record, 1 to [`MAX_ID_BYTES`] bytes.
+    pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 }

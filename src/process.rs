@@ -1,31 +1,33 @@
-//! What every long-running process shares: logging, signals, readiness, and
-//! the administration server. Knows nothing of pushes or topics.
+//! What every process shares: the log, what it prints, signals, readiness, the
+//! admin server and the exit codes. Knows nothing of pushes or topics.
 
-pub mod admin;
+pub(crate) mod admin;
 pub(crate) mod fail_point;
-pub mod health;
 pub mod logging;
-pub mod signals;
+pub mod output;
+pub mod readiness;
+pub(crate) mod signals;
 
-/// The exit codes of the contract.
+/// How a process ends. Operators rely on the codes; from 64 on they have the
+/// meaning that `sysexits.h` gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Everything asked for was done.
     Done,
-    /// Something that must be mended was found.
+    /// A check found a problem that needs fixing.
     Findings,
-    /// Wrong usage or configuration.
+    /// The command line or the configuration is not valid.
     Usage,
-    /// Kafka or another service was not available to a one-shot command.
+    /// A one-shot command could not reach Kafka or another service.
     Unavailable,
-    /// A bug.
+    /// The process ended because of a bug.
     Bug,
-    /// Stopped before everything in flight was settled.
+    /// The process stopped before everything in flight was settled.
     Unsettled,
 }
 
 impl Exit {
-    /// The number, as in sysexits.h.
+    /// Returns the exit code.
     pub const fn code(self) -> i32 {
         match self {
             Self::Done => 0,

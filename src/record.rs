@@ -1,17 +1,21 @@
-//! Where a push goes: `Notification → KeyedRecord`, that is topic, key, value
-//! and CloudEvents headers.
+//! Turns a push into the record to store: topic, key, value and `CloudEvents`
+//! headers.
 //!
-//! Pure: it knows nothing of HTTP and nothing of a broker. The value is always
-//! the sender's bytes; key, type and subject are slices of them wherever they
-//! stand there literally.
+//! Pure: knows nothing of HTTP or of a broker. The value is always the
+//! sender's bytes. Key, type and subject are slices of those bytes unless JSON
+//! escapes had to be decoded.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::notification::{Notification, NotifyType, Stream, Unreadable};
+use crate::headers;
+use crate::notification::{Category, Notification, NotifyType, Unreadable};
 use crate::topics::Topic;
 
-/// A record that is ready for Kafka, valid by construction.
+/// A record to store in one of the ingress's topics.
+///
+/// Both constructors read topic, key and headers from the push itself, so that
+/// no record can contradict its value.
 #[derive(Debug, Clone)]
 pub struct KeyedRecord {
     topic: Topic,
@@ -22,14 +26,14 @@ pub struct KeyedRecord {
     dead_letter: Option<DeadLetter>,
 }
 
-/// What the listener knows about how a push came in.
+/// How a push reached northbridge: what the headers say beyond its body.
 #[derive(Debug, Clone)]
-pub struct Receipt {
-    /// The configured path that took it, never the token in it: the event's `ce_source`.
+pub struct Arrival {
+    /// The path as configured, without a token: the event's `ce_source`.
     pub source: Bytes,
-    /// When its head was complete.
+    /// When the whole body had arrived: the event's `ce_time`.
     pub received_at: DateTime<Utc>,
-    /// Its `traceparent`, where it had a well-formed one.
+    /// The request's `traceparent`, if it was well-formed.
     pub traceparent: Option<Bytes>,
 }
 
@@ -38,7 +42,7 @@ struct CloudEvent {
     id: [u8; 32],
     event_type: Bytes,
     subject: Option<Bytes>,
-    receipt: Receipt,
+    arrival: Arrival,
 }
 
 #[derive(Debug, Clone)]
@@ -48,45 +52,49 @@ struct DeadLetter {
 }
 
 impl KeyedRecord {
-    /// The record of a push that was understood.
-    pub fn of_notification(
+    /// Makes the record of a push that could be read.
+    pub fn from_notification(
         body: &Bytes,
         notification: &Notification<'_>,
-        receipt: Receipt,
+        arrival: Arrival,
     ) -> Self {
-        let topic = match notification.stream() {
-            Stream::CommandStatus => Topic::CommandStatus,
-            Stream::UpgradeResult => Topic::UpgradeResult,
-            Stream::Notifications => Topic::Notifications,
+        let topic = match notification.category() {
+            Category::CommandStatus => Topic::CommandStatus,
+            Category::UpgradeResult => Topic::UpgradeResult,
+            Category::Notifications => Topic::Notifications,
         };
         Self {
             topic,
             notify_type: notification.subject().notify_type(),
-            key: notification.subject().key().map(|key| part(body, key)),
+            key: notification.subject().key().map(|key| share(body, key)),
             value: body.clone(),
             event: CloudEvent {
                 id: content_id(body),
-                event_type: part(body, notification.subject().type_name()),
-                subject: notification.subject().device_id().map(|id| part(body, id)),
-                receipt,
+                event_type: share(body, notification.subject().type_name()),
+                subject: notification.subject().device_id().map(|id| share(body, id)),
+                arrival,
             },
             dead_letter: None,
         }
     }
 
-    /// The dead letter of a push that could not be understood: the bytes as
-    /// they came, under the key as far as it is known.
-    pub fn of_unreadable(body: &Bytes, unreadable: &Unreadable<'_>, receipt: Receipt) -> Self {
+    /// Makes the dead letter of a push that could not be read: the bytes as
+    /// received, keyed if an id could be read.
+    pub(crate) fn from_unreadable(
+        body: &Bytes,
+        unreadable: &Unreadable<'_>,
+        arrival: Arrival,
+    ) -> Self {
         Self {
             topic: Topic::DeadLetter,
             notify_type: unreadable.subject().notify_type(),
-            key: unreadable.subject().key().map(|key| part(body, key)),
+            key: unreadable.subject().key().map(|key| share(body, key)),
             value: body.clone(),
             event: CloudEvent {
                 id: content_id(body),
-                event_type: part(body, unreadable.subject().type_name()),
-                subject: unreadable.subject().device_id().map(|id| part(body, id)),
-                receipt,
+                event_type: share(body, unreadable.subject().type_name()),
+                subject: unreadable.subject().device_id().map(|id| share(body, id)),
+                arrival,
             },
             dead_letter: Some(DeadLetter {
                 reason: unreadable.reason(),
@@ -95,72 +103,77 @@ impl KeyedRecord {
         }
     }
 
-    /// The topic it belongs to.
-    pub fn topic(&self) -> Topic {
+    pub(crate) fn topic(&self) -> Topic {
         self.topic
     }
 
-    /// The type of the push, as far as known.
-    pub fn notify_type(&self) -> NotifyType {
+    pub(crate) fn notify_type(&self) -> NotifyType {
         self.notify_type
     }
 
-    /// The key; records without one go to any partition.
+    /// The key. The producer may choose any partition for a record without one.
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
     }
 
-    /// The key, shared.
     pub(crate) fn key_bytes(&self) -> Option<Bytes> {
         self.key.clone()
     }
 
-    /// The push, byte for byte.
+    /// The push's body, byte for byte after decompression.
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
-    /// The push, shared.
     pub(crate) fn value_bytes(&self) -> Bytes {
         self.value.clone()
     }
 
-    /// Why it is a dead letter, where it is one: from a closed list.
-    pub fn dead_letter_reason(&self) -> Option<&'static str> {
+    /// One of [`Cause::REASONS`](crate::notification::Cause::REASONS) if the
+    /// record is a dead letter.
+    pub(crate) fn dead_letter_reason(&self) -> Option<&'static str> {
         self.dead_letter.as_ref().map(|letter| letter.reason)
     }
 
-    /// Gives `each` every header: CloudEvents 1.0 in Kafka's binary binding,
-    /// then those of a dead letter.
-    pub fn headers(&self, mut each: impl FnMut(&'static str, &[u8])) {
-        let event = &self.event;
-        let received_at = event
-            .receipt
-            .received_at
-            .to_rfc3339_opts(SecondsFormat::Millis, true);
-        each("ce_specversion", b"1.0");
-        each("ce_id", &event.id);
-        each("ce_source", &event.receipt.source);
-        each("ce_type", &event.event_type);
-        if let Some(subject) = &event.subject {
-            each("ce_subject", subject);
+    /// Adds the name and value of every header to `headers`, in the order in
+    /// which they are written.
+    pub(crate) fn fold_headers<H>(
+        &self,
+        headers: H,
+        mut add: impl FnMut(H, &'static str, &[u8]) -> H,
+    ) -> H {
+        let CloudEvent {
+            id,
+            event_type,
+            subject,
+            arrival,
+        } = &self.event;
+        let received_at = arrival.received_at;
+        let time = received_at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let mut headers = add(headers, headers::CE_SPECVERSION, b"1.0");
+        headers = add(headers, headers::CE_ID, id);
+        headers = add(headers, headers::CE_SOURCE, &arrival.source);
+        headers = add(headers, headers::CE_TYPE, event_type);
+        if let Some(subject) = subject {
+            headers = add(headers, headers::CE_SUBJECT, subject);
         }
-        each("ce_time", received_at.as_bytes());
-        each("content-type", b"application/json");
-        if let Some(traceparent) = &event.receipt.traceparent {
-            each("traceparent", traceparent);
+        headers = add(headers, headers::CE_TIME, time.as_bytes());
+        headers = add(headers, headers::CONTENT_TYPE, b"application/json");
+        if let Some(traceparent) = &arrival.traceparent {
+            headers = add(headers, headers::TRACEPARENT, traceparent);
         }
         if let Some(letter) = &self.dead_letter {
-            each("northbridge-reason", letter.reason.as_bytes());
-            each("northbridge-detail", letter.detail.as_bytes());
+            headers = add(headers, headers::REASON, letter.reason.as_bytes());
+            headers = add(headers, headers::DETAIL, letter.detail.as_bytes());
         }
+        headers
     }
 }
 
-/// A 128-bit hash of the body in hex: equal exactly for a repeated push.
+/// Hashes the body to 128 bits in hex: equal exactly for a repeated push.
 ///
-/// BLAKE3, so that nobody can craft a push that consumers would drop as the
-/// repeat of another.
+/// BLAKE3, so that nobody can craft a push with the hash of another one, which
+/// consumers would drop as a repeat.
 fn content_id(body: &[u8]) -> [u8; 32] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let hash = blake3::hash(body);
@@ -172,17 +185,18 @@ fn content_id(body: &[u8]) -> [u8; 32] {
     id
 }
 
-/// A text found in the body, without a copy where it stands there literally.
-fn part(body: &Bytes, text: &str) -> Bytes {
-    if within(body, text.as_bytes()) {
+/// Shares the body's memory if `text` lies in it; else copies, because the
+/// reader had to decode JSON escapes, or the text is a constant.
+fn share(body: &Bytes, text: &str) -> Bytes {
+    if contains(body, text.as_bytes()) {
         body.slice_ref(text.as_bytes())
     } else {
         Bytes::copy_from_slice(text.as_bytes())
     }
 }
 
-fn within(body: &[u8], part: &[u8]) -> bool {
+fn contains(body: &[u8], text: &[u8]) -> bool {
     let body = body.as_ptr_range();
-    let part = part.as_ptr_range();
-    body.start <= part.start && part.end <= body.end
+    let text = text.as_ptr_range();
+    body.start <= text.start && text.end <= body.end
 }

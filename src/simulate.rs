@@ -1,37 +1,28 @@
-//! `northbridge simulate`: plays the platform against a URL, and proves that
-//! what was answered 200 is stored.
+//! `northbridge simulate`: pushes to a URL as the platform does, and verifies
+//! that what was answered 200 is stored.
 //!
 //! ```text
-//! world ── push number n ──┐
-//!                          ├─ run ── client ── the listener
-//! platform ── rules ───────┘    │
-//!                               ├─ tally ── summary
-//!                               └─ ledger ── judge ─┬─ proof ── verify ── Kafka
-//!                                                   └─ model ── states ── Kafka
+//! arguments ── plan, policy
+//!                  │
+//! pushes ── push n ┴─► load ◄──────► the listener
+//!                      │  │ client
+//!           statistics │  │ pushes answered 200
+//!                      │  ▼
+//!                      │  verify ─┬─ stored ◄── ingress topics
+//!                      │  │       └─ states ◄── state topics, model
+//!                      ▼  ▼
+//!                     summary ──► report
 //! ```
 //!
-//! It knows the listener by its URL alone, and the topics by their contract.
+//! Knows the listener by its URL alone, and the topics by their contract.
 
 pub mod arguments;
-pub mod client;
-pub mod index;
-pub mod judge;
-pub mod ledger;
-pub mod marks;
-pub mod model;
-pub mod platform;
-pub mod progress;
-pub mod proof;
-pub mod report;
-pub mod run;
-pub mod states;
-pub mod summary;
-pub mod tally;
-pub mod target;
-pub mod trust;
-mod undone;
+mod error;
+mod load;
+pub mod pushes;
+mod report;
+mod summary;
 pub mod verify;
-pub mod world;
 
 use std::fs::File;
 use std::io::Write;
@@ -42,78 +33,81 @@ use anyhow::Context;
 use rdkafka::error::KafkaError;
 
 use crate::config::Settings;
+use crate::kafka::admin::TopicAdmin;
+use crate::kafka::failures::Failures;
 use crate::notification::Rules;
-use crate::process::Exit;
 use crate::process::signals::Signals;
+use crate::process::{Exit, output};
+use crate::topics::{Topic, specs};
 
 use arguments::{PolicyName, SimulateArgs};
-use client::Connector;
-use judge::{Judge, Judgement, Pushed};
-use marks::Mark;
-use platform::{Platform, Policy};
-use progress::Progress;
-use report::Report;
-use run::{Outcome, Plan};
+use error::SimulateError;
+use load::client::Connector;
+use load::delivery_rules::{DeliveryRules, Policy};
+use load::progress::ProgressDisplay;
+use load::target::PushTarget;
+use load::{LoadPlan, LoadResult, tls};
+use pushes::PushGenerator;
+use report::HtmlReport;
+use report::annotations::{self, Annotation};
 use summary::Summary;
-use target::Target;
-use undone::Undone;
-use world::World;
+use verify::{PushedRun, Verification, Verifier};
 
-/// Plays the platform, says how it went, and proves what was asked to be proved.
+/// Pushes as planned, verifies what the flags ask for, and prints the summary.
 ///
 /// # Errors
 ///
-/// Where a flag cannot be used.
+/// Returns an error if a flag cannot be used.
 pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Result<Exit> {
     let settings = with_flags(settings, arguments);
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let plan = plan(&settings, arguments, seed);
-    let target = Target::new(arguments)?;
-    let connector = connector(target, arguments)?;
-    let page = arguments.report.as_deref().map(page).transpose()?;
+    let connector = connector(arguments)?;
+    let report_file = arguments.report.as_deref().map(create_report);
+    let report_file = report_file.transpose()?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let prepared = tokio::select! {
-        prepared = prepared(&settings, arguments, &connector) => prepared,
-        _ = signals.next() => Err(Undone::Stopped),
+        prepared = prepare(&settings, arguments, &connector) => prepared,
+        _ = signals.next() => Err(SimulateError::Stopped),
     };
-    let judge = match prepared {
-        Ok(judge) => judge,
-        Err(undone) => return Ok(undone.told("nothing was pushed")),
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(error.report("nothing was pushed")),
     };
-    let platform = Platform::new(policy(arguments), arguments.probe_interval);
-    let mut progress = Progress::new(plan.pushes);
-    let mut outcome = run::run(plan, platform, &connector, &mut progress, &mut signals).await;
+    let rules = DeliveryRules::new(policy(arguments), arguments.probe_interval);
+    let mut progress = ProgressDisplay::new(plan.pushes);
+    let mut result = load::run(plan, rules, &connector, &mut progress, &mut signals).await;
     progress.end();
-    let mut summary = Summary::new(seed, &outcome);
-    let mut exit = ended(&outcome, &connector);
-    if let Some(judge) = judge {
-        let pushed = Pushed {
-            world: plan.world,
-            pushes: outcome.pushes,
-            answered: std::mem::take(&mut outcome.answered),
+    let mut summary = Summary::new(seed, &result);
+    let mut exit = report_problems(&result, &connector);
+    if let Some((verifier, failures)) = prepared {
+        let run = PushedRun {
+            generator: plan.generator,
+            pushes: result.pushes,
+            acknowledged: std::mem::take(&mut result.acknowledged),
         };
-        let judged = tokio::select! {
-            judged = judged(&settings, judge, pushed, arguments.catch_up) => judged?,
-            _ = signals.next() => Err(Undone::Stopped),
+        let verification = tokio::select! {
+            result = verify(&settings, &failures, verifier, run, arguments.catch_up) => result?,
+            _ = signals.next() => Err(SimulateError::Stopped),
         };
-        match judged {
-            Ok(judgement) => {
-                summary = summary.with(&judgement);
-                if !judgement.holds() {
+        match verification {
+            Ok(verification) => {
+                summary = summary.with_verification(&verification);
+                if !verification.holds() {
                     exit = Exit::Findings;
                 }
             }
-            Err(undone) => exit = undone.told("nothing is proved"),
+            Err(error) => exit = error.report("nothing was verified"),
         }
     }
-    say(&summary, arguments)?;
-    if let Some(page) = page {
-        draw(page, arguments, &connector.authority(), &outcome, &summary)?;
+    print(&summary, arguments)?;
+    if let Some(file) = report_file {
+        write_report(file, arguments, &connector.authority(), &result, &summary)?;
     }
     Ok(exit)
 }
 
-/// The flags of the proof are short for settings.
+/// `--verify` and `--topics-prefix` are short for settings.
 fn with_flags(settings: &Settings, arguments: &SimulateArgs) -> Settings {
     let mut settings = settings.clone();
     if let Some(bootstrap) = &arguments.verify {
@@ -125,76 +119,18 @@ fn with_flags(settings: &Settings, arguments: &SimulateArgs) -> Settings {
     settings
 }
 
-/// Says on standard error what the figures alone do not tell.
-fn ended(outcome: &Outcome, connector: &Connector) -> Exit {
-    if let Some(why) = connector.first_failure() {
-        eprintln!("the first connection that could not be opened: {why}");
-    }
-    if outcome.unanswered == 0 {
-        return Exit::Done;
-    }
-    let unanswered = outcome.unanswered;
-    eprintln!("error: stopped by a signal before {unanswered} pushes were answered");
-    Exit::Unsettled
-}
-
-/// Before the run, so that it is not in vain.
-fn page(file: &Path) -> anyhow::Result<File> {
-    File::create(file).with_context(|| format!("--report {}", file.display()))
-}
-
-fn draw(
-    mut page: File,
-    arguments: &SimulateArgs,
-    target: &str,
-    outcome: &Outcome,
-    summary: &Summary,
-) -> anyhow::Result<()> {
-    let report = Report {
-        target,
-        started_at: outcome.started_at,
-        policy: arguments.policy.label(),
-        rate: arguments.rate,
-        summary,
-        tally: &outcome.tally,
-        marks: &marks(arguments, outcome),
-    };
-    write!(page, "{report}").context("--report")
-}
-
-/// A page without its marks is better than none.
-fn marks(arguments: &SimulateArgs, outcome: &Outcome) -> Vec<Mark> {
-    let Some(file) = &arguments.marks else {
-        return Vec::new();
-    };
-    let marks = marks::read(file, outcome.started_at, outcome.lasted);
-    marks.unwrap_or_else(|error| {
-        eprintln!("--marks {}: {error}", file.display());
-        Vec::new()
-    })
-}
-
-fn plan(settings: &Settings, arguments: &SimulateArgs, seed: u64) -> Plan {
+fn plan(settings: &Settings, arguments: &SimulateArgs, seed: u64) -> LoadPlan {
     let rules = Rules {
         command_key: settings.topics.command_status.key,
         validation: settings.http.validation,
     };
-    Plan {
-        world: World::new(seed, arguments.devices.into(), arguments.shares(), rules),
+    let (devices, mix) = (arguments.devices.into(), arguments.traffic_mix());
+    LoadPlan {
+        generator: PushGenerator::new(seed, devices, mix, rules),
         pushes: arguments.pushes(),
         rate: arguments.rate,
         connections: arguments.connections,
-        http2: arguments.http2,
     }
-}
-
-fn connector(target: Target, arguments: &SimulateArgs) -> anyhow::Result<Connector> {
-    let tls = if target.tls {
-        Some(trust::connector(arguments)?)
-    } else {
-        None
-    };
-    Ok(Connector::new(target, tls, arguments.http2))
 }
 
 fn policy(arguments: &SimulateArgs) -> Policy {
@@ -207,45 +143,126 @@ fn policy(arguments: &SimulateArgs) -> Policy {
     }
 }
 
-/// Nothing is pushed before it is known that somebody listens, and that the
-/// proof can be made.
-async fn prepared(
+fn connector(arguments: &SimulateArgs) -> anyhow::Result<Connector> {
+    let target = PushTarget::new(arguments)?;
+    let tls = if target.tls {
+        Some(tls::connector(arguments)?)
+    } else {
+        None
+    };
+    Ok(Connector::new(target, tls, arguments.http2))
+}
+
+/// Called before the run, so that a wrong path does not waste it.
+fn create_report(file: &Path) -> anyhow::Result<File> {
+    File::create(file).with_context(|| format!("cannot create --report {}", file.display()))
+}
+
+/// Makes sure that the listener accepts connections, and that the run can be
+/// verified, before anything is pushed.
+async fn prepare(
     settings: &Settings,
     arguments: &SimulateArgs,
     connector: &Connector,
-) -> Result<Option<Judge>, Undone> {
-    let probed = connector.probe().await;
-    probed.map_err(|source| Undone::NoListener {
-        at: connector.authority(),
+) -> Result<Option<(Verifier, Failures)>, SimulateError> {
+    let reachable = connector.check_reachable().await;
+    reachable.map_err(|source| SimulateError::ListenerUnreachable {
+        address: connector.authority(),
         source,
     })?;
     if arguments.verify.is_none() {
         return Ok(None);
     }
-    let (own, with_states) = (settings.clone(), arguments.verify_state);
-    let noted = tokio::task::spawn_blocking(move || Judge::from_now(&own, with_states)).await;
-    let noted = noted.unwrap_or(Err(KafkaError::Canceled));
-    noted
-        .map(Some)
-        .map_err(|error| Undone::of_kafka(settings, error))
+    let failures = Failures::of_command(settings);
+    reach_kafka(settings, &failures).await?;
+    let (owned, of_verifier) = (settings.clone(), failures.clone());
+    let verify_states = arguments.verify_state;
+    let task = tokio::task::spawn_blocking(move || {
+        Verifier::at_current_ends(&owned, &of_verifier, verify_states)
+    });
+    let verifier = task.await.unwrap_or(Err(KafkaError::Canceled.into()));
+    let verifier =
+        verifier.map_err(|error| SimulateError::from_read(settings, &failures, &error))?;
+    Ok(Some((verifier, failures)))
 }
 
-async fn judged(
+/// Makes sure that the cluster answers, or knows the reason why it does not: a
+/// reader learns the reason only after its request has timed out.
+async fn reach_kafka(settings: &Settings, failures: &Failures) -> Result<(), SimulateError> {
+    let unavailable =
+        |error: &dyn std::error::Error| SimulateError::from_kafka(settings, failures, error);
+    let admin = TopicAdmin::new(settings, failures).map_err(|error| unavailable(&error))?;
+    let reached = admin
+        .existing(&specs(settings)[..Topic::INGRESS.len()])
+        .await;
+    reached.map(drop).map_err(|error| unavailable(&error))
+}
+
+async fn verify(
     settings: &Settings,
-    judge: Judge,
-    pushed: Pushed,
+    failures: &Failures,
+    verifier: Verifier,
+    run: PushedRun,
     catch_up: Duration,
-) -> anyhow::Result<Result<Judgement, Undone>> {
-    let judged = tokio::task::spawn_blocking(move || judge.judge(&pushed, catch_up));
-    let judged = judged.await.context("the proof ended early")?;
-    Ok(judged.map_err(|error| Undone::of_kafka(settings, error)))
+) -> anyhow::Result<Result<Verification, SimulateError>> {
+    let task = tokio::task::spawn_blocking(move || verifier.verify(&run, catch_up));
+    let verification = task.await.context("the verification ended early")?;
+    Ok(verification.map_err(|error| SimulateError::from_read(settings, failures, &error)))
 }
 
-fn say(summary: &Summary, arguments: &SimulateArgs) -> anyhow::Result<()> {
+/// Prints to standard error what the summary does not contain.
+fn report_problems(result: &LoadResult, connector: &Connector) -> Exit {
+    if let Some(error) = connector.first_connect_error() {
+        output::note(format_args!(
+            "opening a connection failed; the first error: {error}"
+        ));
+    }
+    if result.unanswered == 0 {
+        return Exit::Done;
+    }
+    let unanswered = result.unanswered;
+    output::note(format_args!(
+        "error: stopped by a signal before {unanswered} pushes were answered"
+    ));
+    Exit::Unsettled
+}
+
+fn print(summary: &Summary, arguments: &SimulateArgs) -> anyhow::Result<()> {
     if arguments.json {
-        println!("{}", summary.to_json()?);
+        output::print_line(summary.to_json()?)?;
     } else {
-        print!("{summary}");
+        output::print(summary)?;
     }
     Ok(())
+}
+
+fn write_report(
+    mut file: File,
+    arguments: &SimulateArgs,
+    target: &str,
+    result: &LoadResult,
+    summary: &Summary,
+) -> anyhow::Result<()> {
+    let report = HtmlReport {
+        target,
+        started_at: result.started_at,
+        policy: arguments.policy.label(),
+        rate: arguments.rate,
+        summary,
+        statistics: &result.statistics,
+        annotations: &annotations(arguments, result),
+    };
+    write!(file, "{report}").context("cannot write --report")
+}
+
+/// An unreadable file must not cost the report of a finished run.
+fn annotations(arguments: &SimulateArgs, result: &LoadResult) -> Vec<Annotation> {
+    let Some(file) = &arguments.annotations else {
+        return Vec::new();
+    };
+    annotations::read(file, result.started_at, result.duration).unwrap_or_else(|error| {
+        let file = file.display();
+        output::note(format_args!("cannot read --annotations {file}: {error}"));
+        Vec::new()
+    })
 }

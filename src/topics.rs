@@ -1,12 +1,13 @@
-//! What each topic must be: its name, who needs it, and the settings under
-//! which an acknowledged record is safe in it.
+//! The topics of the contract: the name of each on the cluster, and the settings
+//! under which an acknowledged record is safe in it.
 //!
-//! Pure: it knows nothing of a broker. [`crate::kafka::admin`] compares these
-//! plans with a real cluster.
+//! Pure: knows no broker. `crate::kafka::topic_check` compares these specs with
+//! what a cluster reports.
 
 use crate::config::Settings;
 
-/// Bytes that key, headers and framing of a record may add to a push.
+/// The most bytes that the key, the headers and the framing of a record add to
+/// the body of a push.
 ///
 /// The key, the type and the subject are at most 256 bytes each, the path 512,
 /// the detail of a dead letter 512; the rest are fixed names and a record
@@ -14,29 +15,51 @@ use crate::config::Settings;
 /// passes every limit that is at least this much larger.
 pub const RECORD_OVERHEAD_BYTES: u64 = 8 * 1024;
 
-/// The topics of the contract.
+/// How far, at least, Kafka must let the timestamp of a record differ from the
+/// broker's clock, in milliseconds.
+///
+/// Every record is sent with the time of its host: the client may hold it for two
+/// minutes, and clocks differ. An hour is Kafka's own limit for the future
+/// (KIP-937).
+pub const TIMESTAMP_TOLERANCE_MS: i64 = 3_600_000;
+
+/// The settings that keep restores of a state topic short, with the largest value
+/// of each. A restore reads what compaction has not removed: the active segment
+/// of each partition, and what waits for the cleaner.
+pub const STATE_SETTINGS: [(&str, &str); 5] = [
+    // States fit in memory, so that this makes a few hundred segments.
+    ("segment.bytes", "16777216"),
+    ("segment.ms", "86400000"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+    ("max.compaction.lag.ms", "86400000"),
+    // Consumers that stop for up to a day still see each tombstone.
+    ("delete.retention.ms", "86400000"),
+];
+
+/// A topic of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// Confirmed commands, as pushed.
+    /// Command confirmations, as pushed.
     CommandStatus,
-    /// Results of software upgrades, as pushed.
+    /// Software upgrade results, as pushed.
     UpgradeResult,
     /// Every other notification, as pushed.
     Notifications,
-    /// What could not be understood, with the reason.
+    /// What the ingress could not read and the streams could not apply.
     DeadLetter,
-    /// The state of each command.
+    /// The latest state of each command.
     CommandState,
-    /// The software of each device.
+    /// The latest software of each device.
     DeviceSoftware,
-    /// Changed outcomes between the two stages of `upgrade-result`.
+    /// Changes of device outcomes, from the first stage of `upgrade-result` to
+    /// its second.
     UpgradeDelta,
-    /// The progress of each upgrade operation.
+    /// The latest progress of each upgrade operation.
     UpgradeOperation,
 }
 
 impl Topic {
-    /// Every topic.
+    /// Every topic, in the order of [`Topic::index`].
     pub const ALL: [Self; 8] = [
         Self::CommandStatus,
         Self::UpgradeResult,
@@ -56,7 +79,7 @@ impl Topic {
         Self::DeadLetter,
     ];
 
-    /// A dense number, for tables with a row for each topic.
+    /// Returns the position in [`Topic::ALL`], to index tables by topic.
     pub const fn index(self) -> usize {
         match self {
             Self::CommandStatus => 0,
@@ -70,8 +93,8 @@ impl Topic {
         }
     }
 
-    /// The value of the metric label `topic`: stable, whatever the topic is
-    /// called on the cluster.
+    /// Returns the value of the metric label `topic`, which does not depend on
+    /// the topic's name on the cluster.
     pub const fn label(self) -> &'static str {
         match self {
             Self::CommandStatus => "command-status",
@@ -85,7 +108,29 @@ impl Topic {
         }
     }
 
-    const fn cleanup(self) -> Cleanup {
+    /// Returns the topic whose records change the states in this one, or `None`
+    /// if this is not a state topic. A state is written to the partition number
+    /// of its records.
+    pub const fn input(self) -> Option<Self> {
+        match self {
+            Self::CommandState => Some(Self::CommandStatus),
+            Self::DeviceSoftware => Some(Self::UpgradeResult),
+            Self::UpgradeOperation => Some(Self::UpgradeDelta),
+            Self::CommandStatus
+            | Self::UpgradeResult
+            | Self::Notifications
+            | Self::DeadLetter
+            | Self::UpgradeDelta => None,
+        }
+    }
+
+    /// Returns whether only streams write it: states, and the deltas that are
+    /// made from states.
+    pub const fn is_written_by_streams(self) -> bool {
+        matches!(self, Self::UpgradeDelta) || self.input().is_some()
+    }
+
+    pub(crate) const fn cleanup(self) -> Cleanup {
         match self {
             Self::CommandStatus
             | Self::UpgradeResult
@@ -101,16 +146,16 @@ impl Topic {
 /// Kafka's `cleanup.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Old segments go.
+    /// Deletes old segments.
     Delete,
-    /// The last record of each key stays.
+    /// Keeps the latest record of each key.
     Compact,
-    /// The last record of each key stays until it is old.
+    /// Keeps the latest record of each key until it is old.
     CompactAndDelete,
 }
 
 impl Cleanup {
-    /// The policy as Kafka spells it.
+    /// Returns the value of `cleanup.policy`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delete => "delete",
@@ -119,40 +164,76 @@ impl Cleanup {
         }
     }
 
-    /// Whether a broker's value means the same, in whatever order.
+    /// Returns whether a broker's value means the same. Kafka keeps the order in
+    /// which the policies were written.
     pub fn matches(self, value: &str) -> bool {
-        let mut have: Vec<&str> = value.split(',').map(str::trim).collect();
-        have.sort_unstable();
-        let mut want: Vec<&str> = self.as_str().split(',').collect();
-        want.sort_unstable();
-        have == want
+        let mut actual: Vec<&str> = value.split(',').map(str::trim).collect();
+        actual.sort_unstable();
+        let mut expected: Vec<&str> = self.as_str().split(',').collect();
+        expected.sort_unstable();
+        actual == expected
     }
 }
 
-/// What one topic must be on the cluster.
+/// The requirements that a topic must meet on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Which topic this is.
+pub struct TopicSpec {
+    /// The topic that has these requirements.
     pub topic: Topic,
-    /// Its name on the cluster, prefix included.
+    /// The name on the cluster, including `topics.prefix`.
     pub name: String,
-    /// Partitions it should have.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Replicas it should have where the cluster has that many brokers.
+    /// The number of replicas, if the cluster has that many brokers.
     pub replication_factor: i32,
-    /// Replicas that must hold a record before it is acknowledged.
+    /// The replicas that must have a record before it is acknowledged.
     pub min_insync_replicas: i32,
-    /// Its cleanup policy.
+    /// The required `cleanup.policy`.
     pub cleanup: Cleanup,
-    /// How long records stay, in hours; `None` where the last of each key stays for good.
+    /// How long Kafka keeps records; `None` for a topic that is only compacted.
     pub retention_hours: Option<u64>,
-    /// The largest batch it must take, in bytes.
+    /// The smallest `max.message.bytes` that the largest record needs.
     pub max_message_bytes: u64,
 }
 
-/// The plans of all topics under these settings, in the order of [`Topic::ALL`].
-pub fn plans(settings: &Settings) -> [Plan; 8] {
-    Topic::ALL.map(|topic| Plan {
+impl TopicSpec {
+    /// Returns `retention.ms`; `None` for a topic that is only compacted.
+    pub fn retention_ms(&self) -> Option<i64> {
+        let ms = self.retention_hours?.checked_mul(3_600_000);
+        Some(ms.and_then(|ms| ms.try_into().ok()).unwrap_or(i64::MAX))
+    }
+
+    /// Returns the settings without which the topic is not created, but for
+    /// `min.insync.replicas`, which depends on the cluster.
+    pub fn required_settings(&self) -> Vec<(&'static str, String)> {
+        let retention = self
+            .retention_ms()
+            .map(|ms| ("retention.ms", ms.to_string()));
+        let mut settings = vec![
+            ("cleanup.policy", self.cleanup.as_str().to_owned()),
+            ("max.message.bytes", self.max_message_bytes.to_string()),
+        ];
+        settings.extend(retention);
+        settings
+    }
+
+    /// Returns the other settings that the topic is created with, if the cluster
+    /// lets its clients choose them: some managed clusters do not.
+    pub fn optional_settings(&self) -> Vec<(&'static str, String)> {
+        let state = self.topic.input().map(|_| STATE_SETTINGS);
+        let safe = [
+            ("unclean.leader.election.enable", "false"),
+            ("message.timestamp.type", "CreateTime"),
+        ];
+        let all = safe.into_iter().chain(state.into_iter().flatten());
+        all.map(|(name, value)| (name, value.to_owned())).collect()
+    }
+}
+
+/// Returns the specs of all topics under these settings, in the order of
+/// [`Topic::ALL`].
+pub fn specs(settings: &Settings) -> [TopicSpec; 8] {
+    Topic::ALL.map(|topic| TopicSpec {
         topic,
         name: name(settings, topic),
         partitions: settings.topics.partitions,
@@ -160,17 +241,28 @@ pub fn plans(settings: &Settings) -> [Plan; 8] {
         min_insync_replicas: settings.topics.min_insync_replicas,
         cleanup: topic.cleanup(),
         retention_hours: retention_hours(settings, topic),
-        max_message_bytes: max_record_bytes(settings),
+        max_message_bytes: if topic.is_written_by_streams() {
+            max_state_record_bytes(settings)
+        } else {
+            max_record_bytes(settings)
+        },
     })
 }
 
-/// The largest record that the settings let in, in bytes: every limit behind
-/// the ingress must allow it.
+/// Returns the size of the largest record that the ingress can produce, in bytes.
+/// Every limit downstream must allow it.
 pub fn max_record_bytes(settings: &Settings) -> u64 {
     u64::try_from(settings.http.max_body_bytes).unwrap_or(u64::MAX) + RECORD_OVERHEAD_BYTES
 }
 
-/// A topic's name on the cluster.
+/// Returns the size of the largest record of any topic, in bytes: that of a state.
+/// A device's state holds many pushes, and a command's can be as large as one.
+pub fn max_state_record_bytes(settings: &Settings) -> u64 {
+    let state = u64::try_from(settings.streams.max_state_bytes).unwrap_or(u64::MAX);
+    max_record_bytes(settings).max(state + RECORD_OVERHEAD_BYTES)
+}
+
+/// Returns the name of a topic on the cluster, including `topics.prefix`.
 pub fn name(settings: &Settings, topic: Topic) -> String {
     let topics = &settings.topics;
     topics.full_name(match topic {
@@ -203,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cleanup_policy_is_the_same_in_any_order() {
+    fn cleanup_policies_match_in_any_order() {
         assert!(Cleanup::CompactAndDelete.matches("delete, compact"));
         assert!(Cleanup::CompactAndDelete.matches("compact,delete"));
         assert!(!Cleanup::CompactAndDelete.matches("compact"));

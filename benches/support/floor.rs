@@ -1,9 +1,10 @@
-//! The floor of the ingress: the least that receives the same pushes and writes
-//! the same records. A hyper server that answers at once, and a bare rdkafka
-//! producer with the product's settings, of which nobody awaits the reports.
+//! The floor of the ingress: the least code that receives the same pushes and
+//! writes the same records. A hyper server that answers at once, and a plain
+//! rdkafka producer with the product's settings whose delivery reports nobody
+//! awaits.
 //!
-//! It understands no body, limits nothing, counts nothing, and loses what Kafka does
-//! not take: all that the product adds is missing here.
+//! It reads no body, limits nothing, counts nothing, and loses what Kafka does
+//! not acknowledge: everything that the product adds is missing here.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 type Producer = ThreadedProducer<DefaultProducerContext>;
 
-/// As many headers as the product writes on these pushes, of the same sizes.
+/// The headers that the product writes for these pushes, with values of the
+/// same sizes.
 const HEADERS: [(&str, &str); 7] = [
     ("ce_specversion", "1.0"),
     ("ce_id", "00112233445566778899aabbccddeeff"),
@@ -32,7 +34,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("content-type", "application/json"),
 ];
 
-/// Serves until it is killed. Prints its address first.
+/// Prints its address, then serves until it is killed.
 pub(crate) fn run(bootstrap_servers: &str) {
     let producer = Arc::new(producer(bootstrap_servers));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,7 +60,7 @@ async fn serve(stream: TcpStream, producer: Arc<Producer>) {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
     let connection = hyper::server::conn::http1::Builder::new();
-    // The load hangs up when it is over.
+    // An error is normal: the load generator disconnects when it is done.
     let _ended = connection
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -83,7 +85,8 @@ fn produce(producer: &Producer, body: &[u8]) {
     producer.send(record).expect("room in librdkafka's queue");
 }
 
-/// The settings of the product's producer that matter while all is well.
+/// A producer with those of the product's settings that matter on a healthy
+/// cluster.
 fn producer(bootstrap_servers: &str) -> Producer {
     let mut config = ClientConfig::new();
     config

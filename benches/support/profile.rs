@@ -1,5 +1,5 @@
 //! One producer under one profile: an open loop of pushes at a constant rate in
-//! this process, and what they waited and cost.
+//! this process, their latency and their CPU time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,40 +9,43 @@ use bytes::Bytes;
 use chrono::Utc;
 use northbridge::config::Settings;
 use northbridge::kafka::Producer;
-use northbridge::kafka::admin::Admin;
+use northbridge::kafka::admin::TopicAdmin;
+use northbridge::kafka::failures::Failures;
+use northbridge::kafka::headers::of_record;
+use northbridge::kafka::metrics::{KafkaClientFamilies, ProducerMetrics, TopicFindings};
 use northbridge::kafka::monitor::Monitor;
-use northbridge::metrics::{KafkaClientMetrics, Metrics, ProducerMetrics, ReadinessMetrics};
+use northbridge::metrics::Metrics;
 use northbridge::notification::{Rules, read};
-use northbridge::process::health::Readiness;
-use northbridge::record::{KeyedRecord, Receipt};
-use northbridge::topics::plans;
+use northbridge::process::readiness::Readiness;
+use northbridge::record::{Arrival, KeyedRecord};
+use northbridge::topics::specs;
 use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::task::JoinSet;
 
 use crate::support::bodies;
 use crate::usage::{cpu_time, percentile};
 
-/// What is sent before anything is measured: connections are made, and every
-/// partition has seen the producer's id.
+/// How long records are sent before the measurement, so that connections are
+/// open and every partition's leader knows the producer's id.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Longer than anything waits here; a producer that gives up fails the run.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any record waits here; a record without acknowledgement by then
+/// fails the run.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much may be outstanding. All have acks=all and idempotence.
+/// How much may be outstanding; always with acks=all and idempotence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// librdkafka's own: five requests in flight to each broker.
+    /// librdkafka's default: five requests in flight to each broker.
     FiveInFlight,
     /// One request in flight to each broker.
     OneInFlight,
-    /// The product's: one batch outstanding on each partition.
+    /// northbridge: one batch outstanding on each partition.
     Lanes,
 }
 
 impl Profile {
-    /// All, in the order in which they are compared.
+    /// In the order of the comparison.
     pub(crate) const ALL: [Self; 3] = [Self::FiveInFlight, Self::OneInFlight, Self::Lanes];
 }
 
@@ -56,20 +59,17 @@ impl fmt::Display for Profile {
     }
 }
 
-/// What one run showed.
+/// The result of one run. Latencies count from the intended send time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figures {
-    /// From when a record was meant to be sent until its caller knew.
     pub(crate) p50: Duration,
-    /// The same.
     pub(crate) p99: Duration,
-    /// The same.
     pub(crate) max: Duration,
-    /// CPU time of the client process for each record.
+    /// The client process's CPU time.
     pub(crate) cpu_us_per_record: f64,
 }
 
-/// Either producer behind one call.
+/// A producer: librdkafka's own or northbridge's.
 enum Sender {
     Bare {
         producer: FutureProducer,
@@ -81,7 +81,7 @@ enum Sender {
     },
 }
 
-/// Runs a profile on topics that are there.
+/// Runs a profile on existing topics.
 pub(crate) async fn run(
     profile: Profile,
     settings: &Settings,
@@ -121,17 +121,17 @@ async fn load(sender: &Arc<Sender>, rate_per_s: u32, duration: Duration) -> Vec<
     deliveries.join_all().await
 }
 
-/// A push as the ingress would hand it on.
+/// A push's record, as the ingress delivers it.
 fn record(number: u32) -> KeyedRecord {
     let id = format!("request-{number}-{:08x}", fastrand::u32(..));
     let body = Bytes::from(bodies::message_confirm(&id, "device-1", "delivered"));
-    let receipt = Receipt {
+    let arrival = Arrival {
         source: Bytes::from_static(b"/notifications"),
         received_at: Utc::now(),
         traceparent: None,
     };
     let notification = read(&body, Rules::default()).expect("a notification");
-    KeyedRecord::of_notification(&body, &notification, receipt)
+    KeyedRecord::from_notification(&body, &notification, arrival)
 }
 
 impl Sender {
@@ -143,7 +143,7 @@ impl Sender {
         }
     }
 
-    /// With the product's settings in all that matters while all is well.
+    /// With those of northbridge's settings that matter on a healthy cluster.
     fn bare(settings: &Settings, requests_in_flight: u32) -> Self {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
@@ -155,7 +155,7 @@ impl Sender {
             .set("socket.nagle.disable", "true")
             .set("queue.buffering.max.messages", "1000000")
             .create();
-        let [command_status, ..] = plans(settings);
+        let [command_status, ..] = specs(settings);
         Self::Bare {
             producer: producer.expect("a producer"),
             topic: command_status.name,
@@ -164,16 +164,21 @@ impl Sender {
 
     fn product(settings: &Settings) -> Self {
         let metrics = Metrics::new();
-        let producer = Producer::new(
-            settings,
-            ProducerMetrics::register(&metrics),
-            KafkaClientMetrics::register(&metrics, "bench"),
-        )
-        .expect("a producer");
-        let admin = Admin::new(settings).expect("an administration client");
-        let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
+        let client = KafkaClientFamilies::register(&metrics).client("bench");
+        let failures = Failures::new(settings, &client);
+        let admin = TopicAdmin::new(settings, &failures).expect("an administration client");
+        let producer_metrics = ProducerMetrics::register(&metrics);
+        let producer = Producer::new(settings, producer_metrics, client, failures);
+        let producer = producer.expect("a producer");
+        let readiness = Readiness::new(&metrics);
         let deadline = settings.http.answer_deadline_ms.duration();
-        let monitor = Monitor::start(producer.clone(), admin, &readiness, deadline);
+        let monitor = Monitor::start(
+            producer.clone(),
+            admin,
+            TopicFindings::register(&metrics),
+            &readiness,
+            deadline,
+        );
         Self::Product {
             producer,
             _monitor: monitor.expect("a thread"),
@@ -186,24 +191,15 @@ impl Sender {
                 let bare = FutureRecord::to(topic)
                     .key(record.key().expect("a key"))
                     .payload(record.value())
-                    .headers(headers(&record));
+                    .headers(of_record(&record));
                 let sent = producer.send_result(bare).map_err(|(error, _)| error);
                 let delivered = sent.expect("room in the queue").await;
                 delivered.expect("a report").expect("a delivery");
             }
             Self::Product { producer, .. } => {
-                let delivered = producer.deliver(record, Instant::now() + PATIENCE).await;
+                let delivered = producer.deliver(record, Instant::now() + TIMEOUT).await;
                 delivered.expect("a delivery");
             }
         }
     }
-}
-
-fn headers(record: &KeyedRecord) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new();
-    record.headers(|key, value| {
-        let value = Some(value);
-        headers = std::mem::take(&mut headers).insert(Header { key, value });
-    });
-    headers
 }

@@ -1,10 +1,10 @@
-//! The floor of a stream: the least that consumes the same records, produces
-//! the same bytes to the same partitions, and commits transactions of the same
-//! size.
+//! The floor of a stream: the simplest program that consumes the same records,
+//! produces the same bytes to the same partitions, and commits transactions of
+//! the same size.
 //!
-//! It understands no record, keeps no state, counts nothing and survives
-//! nothing: what the product adds is missing here. What it writes is read from
-//! the topics that the product wrote in its turn.
+//! It decodes no record, keeps no state, reports no metric and handles no
+//! failure: all of that is the product's share of the cost. What it writes, it
+//! has read from the topics that the product wrote before.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,68 +16,70 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-/// The product's defaults.
-const BATCH_RECORDS: usize = 2_000;
+/// The product's default `streams.max_batch_records`.
+const BATCH_RECORDS: usize = 10_000;
+/// The product's default `streams.max_batch_wait_ms`.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
-/// Longer than anything waits here; a call that takes longer fails the run.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit of every call; one that takes longer fails the run.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One loop: what it consumes, and what it writes for it.
+/// One consume-transform-produce loop.
 pub(crate) struct Stage {
-    /// The topic that is consumed.
+    /// The topic to consume.
     pub(crate) input: String,
-    /// Records in it, at the end of the run.
+    /// The number of records to consume.
     pub(crate) records: usize,
-    /// Where it writes, and what.
     pub(crate) outputs: Vec<Output>,
 }
 
-/// What is written to one topic.
+/// What a stage writes to one topic.
 pub(crate) struct Output {
-    /// The topic.
     pub(crate) topic: String,
-    /// Everything that is written in the whole run, in its order.
-    pub(crate) records: Vec<Written>,
+    /// The records of the whole run. Each transaction writes its share of them,
+    /// in proportion to the input records that it consumes.
+    pub(crate) records: Vec<Record>,
 }
 
-/// One record as the product wrote it.
-pub(crate) struct Written {
+/// A record as the product wrote it.
+pub(crate) struct Record {
     partition: i32,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// Runs one loop to the end of its input. The transactions it took.
+/// Runs a stage to the end of its input, and calls `committed` with the number
+/// of records consumed so far after each transaction. Returns the number of
+/// transactions.
 pub(crate) fn run(
     bootstrap_servers: &str,
     stage: &Stage,
     mut committed: impl FnMut(usize),
 ) -> usize {
-    let consumer = member(bootstrap_servers, &stage.input);
-    let producer = transactional(bootstrap_servers, &stage.input);
+    let consumer = group_consumer(bootstrap_servers, &stage.input);
+    let producer = transactional_producer(bootstrap_servers, &stage.input);
     let (mut done, mut transactions) = (0, 0);
     while done < stage.records {
-        let (count, next) = gather(&consumer);
+        let (count, next_offsets) = poll_batch(&consumer);
         if count == 0 {
             continue;
         }
         producer.begin_transaction().expect("a transaction");
         for output in &stage.outputs {
             let share = |done: usize| done * output.records.len() / stage.records;
-            for written in &output.records[share(done)..share(done + count)] {
-                produce(&producer, &output.topic, written);
+            for record in &output.records[share(done)..share(done + count)] {
+                produce(&producer, &output.topic, record);
             }
         }
         let mut offsets = TopicPartitionList::new();
-        for (partition, offset) in next {
+        for (partition, offset) in next_offsets {
             let offset = Offset::Offset(offset);
             let added = offsets.add_partition_offset(&stage.input, partition, offset);
             added.expect("an offset");
         }
-        let group = consumer.group_metadata().expect("a membership");
-        let sent = producer.send_offsets_to_transaction(&offsets, &group, PATIENCE);
+        let group = consumer.group_metadata().expect("group metadata");
+        let sent = producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT);
         sent.expect("offsets in the transaction");
-        producer.commit_transaction(PATIENCE).expect("a commit");
+        producer.commit_transaction(TIMEOUT).expect("a commit");
         done += count;
         transactions += 1;
         committed(done);
@@ -85,8 +87,8 @@ pub(crate) fn run(
     transactions
 }
 
-/// Reads committed records from start to end. How many there are.
-pub(crate) fn read(bootstrap_servers: &str, topic: &str, mut each: impl FnMut(Written)) -> usize {
+/// Reads all committed records of a topic. Returns their number.
+pub(crate) fn read(bootstrap_servers: &str, topic: &str, mut each: impl FnMut(Record)) -> usize {
     let consumer: BaseConsumer = client(bootstrap_servers)
         .set("group.id", "floor-reader")
         .set("isolation.level", "read_committed")
@@ -94,7 +96,7 @@ pub(crate) fn read(bootstrap_servers: &str, topic: &str, mut each: impl FnMut(Wr
         .set("enable.partition.eof", "true")
         .create()
         .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE);
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT);
     let partitions = metadata.expect("metadata").topics()[0].partitions().len();
     let mut all = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).expect("a number of partitions") {
@@ -104,10 +106,10 @@ pub(crate) fn read(bootstrap_servers: &str, topic: &str, mut each: impl FnMut(Wr
     consumer.assign(&all).expect("an assignment");
     let (mut ended, mut count) = (0, 0);
     while ended < partitions {
-        match consumer.poll(PATIENCE).expect("records in time") {
+        match consumer.poll(TIMEOUT).expect("records in time") {
             Ok(message) => {
                 count += 1;
-                each(Written {
+                each(Record {
                     partition: message.partition(),
                     key: message.key().unwrap_or_default().to_vec(),
                     value: message.payload().unwrap_or_default().to_vec(),
@@ -120,36 +122,37 @@ pub(crate) fn read(bootstrap_servers: &str, topic: &str, mut each: impl FnMut(Wr
     count
 }
 
-fn gather(consumer: &BaseConsumer) -> (usize, BTreeMap<i32, i64>) {
-    let (mut count, mut next) = (0, BTreeMap::new());
-    let until = Instant::now() + BATCH_WAIT;
+fn poll_batch(consumer: &BaseConsumer) -> (usize, BTreeMap<i32, i64>) {
+    let (mut count, mut next_offsets) = (0, BTreeMap::new());
+    let deadline = Instant::now() + BATCH_WAIT;
     while count < BATCH_RECORDS {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
             break;
         }
-        if let Some(message) = consumer.poll(left) {
+        if let Some(message) = consumer.poll(remaining) {
             let message = message.expect("a record");
             count += 1;
-            next.insert(message.partition(), message.offset() + 1);
+            next_offsets.insert(message.partition(), message.offset() + 1);
         }
     }
-    (count, next)
+    (count, next_offsets)
 }
 
-fn produce(producer: &BaseProducer, topic: &str, written: &Written) {
+fn produce(producer: &BaseProducer, topic: &str, record: &Record) {
     let mut record = BaseRecord::to(topic)
-        .partition(written.partition)
-        .key(&written.key)
-        .payload(&written.value);
-    while let Err((_, full)) = producer.send(record) {
-        record = full;
+        .partition(record.partition)
+        .key(&record.key)
+        .payload(&record.value);
+    while let Err((_, returned)) = producer.send(record) {
+        record = returned;
         producer.poll(Duration::from_millis(10));
     }
 }
 
-/// With the product's settings in all that matters while all is well.
-fn member(bootstrap_servers: &str, input: &str) -> BaseConsumer {
+/// A consumer with the product's settings, as far as they affect a run without
+/// failures.
+fn group_consumer(bootstrap_servers: &str, input: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client(bootstrap_servers)
         .set("group.id", format!("floor.{input}"))
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -164,13 +167,13 @@ fn member(bootstrap_servers: &str, input: &str) -> BaseConsumer {
     consumer
 }
 
-fn transactional(bootstrap_servers: &str, input: &str) -> BaseProducer {
+fn transactional_producer(bootstrap_servers: &str, input: &str) -> BaseProducer {
     let producer: BaseProducer = client(bootstrap_servers)
         .set("transactional.id", format!("floor.{input}"))
         .set("linger.ms", "1000")
         .create()
         .expect("a producer");
-    producer.init_transactions(PATIENCE).expect("transactions");
+    producer.init_transactions(TIMEOUT).expect("transactions");
     producer
 }
 

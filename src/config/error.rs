@@ -1,85 +1,72 @@
-//! What can be wrong with the configuration, told so that an operator can put it right:
-//! key, value, rule and source.
+//! What can be wrong with the configuration, in words that let an operator fix
+//! it: key, value, rule and source.
 //!
-//! No message holds the value of a secret or the contents of a file.
+//! No message contains the value of a secret or the contents of a file.
 
 /// Everything that is wrong with the configuration, one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", lines(.problems))]
 pub struct ConfigError {
-    /// What is wrong; never empty.
-    pub problems: Vec<Problem>,
+    /// Never empty.
+    pub(super) problems: Vec<Problem>,
 }
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// A configuration file cannot be used.
+pub(super) enum Problem {
+    /// A configuration file cannot be read or parsed.
     #[error("{path}: {reason}")]
-    File {
-        /// The file as it was named.
-        path: String,
-        /// Why, with the line where there is one.
-        reason: String,
-    },
-    /// There is no such key.
+    File { path: String, reason: String },
+    /// A key or a variable that does not exist. Both names are spelled as their
+    /// source spells them.
     #[error("{name} ({origin}): unknown key{}", hint(.nearest.as_deref()))]
     UnknownKey {
-        /// The key or the variable, as its source spells it.
         name: String,
-        /// Where it stands.
         origin: String,
-        /// The known key that looks most like it, in the same spelling.
         nearest: Option<String>,
     },
     /// A section has a value instead of keys.
     #[error("{key} ({origin}): must be a section with keys, not a value")]
-    NotASection {
-        /// The section.
-        key: String,
-        /// Where it stands.
-        origin: String,
-    },
-    /// A value breaks a rule.
+    NotASection { key: String, origin: String },
+    /// A value breaks a rule. A secret value is masked.
     #[error("{key} = {value} ({origin}): {rule}")]
     Value {
-        /// The key.
         key: String,
-        /// Its value; masked where it is a secret.
         value: String,
-        /// Where the value stands.
         origin: String,
-        /// What holds for it.
         rule: String,
     },
-    /// Two variables give the same key a value.
-    #[error("{key}: {first} and {second} are both set; only one of them may be")]
+    /// A protection without a value.
+    #[error(
+        "{key} ({origin}): must not be null or empty, or the listener would be open by mistake; \
+         remove the key if it is not meant"
+    )]
+    Missing { key: String, origin: String },
+    /// The name or the text of a variable is not UTF-8.
+    #[error("{variable} (environment): must be UTF-8")]
+    NotUtf8 { variable: String },
+    /// No single option is to blame.
+    #[error("kafka.options: {0}")]
+    Options(String),
+    /// Two variables, or two names of one librdkafka property, set the same key.
+    #[error("{key}: {first} and {second} are both set; set only one of them")]
     SetTwice {
-        /// The key.
         key: String,
-        /// One variable.
         first: String,
-        /// The other.
         second: String,
     },
     /// The file that a variable names cannot be read.
     #[error("{key} (environment variable {variable}): cannot read {path}: {reason}")]
     ValueFile {
-        /// The key.
         key: String,
-        /// The variable that names the file.
         variable: String,
-        /// The file.
         path: String,
-        /// What the system says.
         reason: String,
     },
-    /// A `--set` is not of the form `key=value`.
-    #[error("--set {start}: must be key=value")]
-    Override {
-        /// The text as far as it looks like a key.
-        start: String,
-    },
+    /// A `--set` is not of the form `key=value`. Only its start is shown, as far
+    /// as that looks like a key: the rest may be a secret.
+    #[error("--set {start}: must be of the form key=value")]
+    Override { start: String },
 }
 
 fn lines(problems: &[Problem]) -> String {

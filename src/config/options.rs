@@ -1,34 +1,78 @@
-//! The librdkafka properties that an operator may pass through, and those that hold the
-//! promise and are therefore not an operator's to set.
+//! The librdkafka properties that an operator has set.
 //!
-//! Whether a property exists and takes its value is librdkafka's to say, and it is asked
-//! here; what its clients do with them is no matter of this module.
+//! `properties` knows which of them nobody may set; librdkafka itself decides whether
+//! any other exists and accepts its value. Knows nothing of what the clients do with
+//! the properties.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::secret::MASK;
+use super::properties::{self, Clients, Property, Rule};
+use super::secret::{MASK, Secret};
 
-/// librdkafka properties by name; `Debug` and `Serialize` mask those that are secret.
+/// librdkafka properties by name; `Debug` and `Serialize` mask the secret ones.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct KafkaOptions(BTreeMap<String, String>);
+pub(crate) struct KafkaOptions(BTreeMap<String, String>);
 
 impl KafkaOptions {
-    /// The properties by name, unmasked, for the client's configuration alone.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// The properties that reach these clients, unmasked, each under the one name
+    /// that northbridge uses: only for the configuration of a client.
+    pub(crate) fn reaching(&self, clients: Clients) -> impl Iterator<Item = (&str, &str)> {
+        self.iter()
+            .filter(move |(name, _)| [Clients::All, clients].contains(&properties::clients(name)))
+            .map(|(name, value)| (properties::canonical(name), value))
+    }
+
+    /// The value of a property under any of its names.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let mut set = self.iter();
+        set.find(|(other, _)| properties::canonical(other) == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The names of the properties that a text of librdkafka's is about, as the
+    /// operator has spelled them.
+    pub(crate) fn named_in(&self, text: &str) -> Vec<String> {
+        let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+        let words: BTreeSet<&str> = text
+            .split(|c| !is_of_name(c))
+            .map(|word| properties::canonical(word.trim_matches('.')))
+            .collect();
+        let set = self.0.keys().map(String::as_str);
+        set.filter(|name| words.contains(properties::canonical(name)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The properties whose values name files or directories.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        // librdkafka looks for the system's authorities itself if told to probe.
+        self.iter()
+            .filter(|(name, file)| name.ends_with(".location") && *file != "probe")
+    }
+
+    /// The properties by name, unmasked.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let pairs = self.0.iter();
         pairs.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Sets a property unless the operator has set it.
-    pub fn set_default(&mut self, name: &str, value: &str) {
+    pub(crate) fn set_default(&mut self, name: &str, value: &str) {
         let entry = self.0.entry(name.to_owned());
         entry.or_insert_with(|| value.to_owned());
+    }
+
+    /// The values that must never be shown.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        let secrets = self.iter().filter(|(name, _)| is_secret(name));
+        secrets.map(|(_, value)| value)
     }
 
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -51,52 +95,144 @@ impl Serialize for KafkaOptions {
     }
 }
 
-/// Whether the property's value is never to be shown.
+/// Returns whether the property's value must never be shown.
 pub(super) fn is_secret(name: &str) -> bool {
     SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// The rule that forbids the value, where librdkafka has one.
-pub(super) fn refused(name: &str, value: &str) -> Option<String> {
+/// Checks one property and its value.
+///
+/// # Errors
+///
+/// Returns the rule that they break.
+pub(super) fn check(name: &str, value: &str) -> Result<(), String> {
+    allowed(name, value)?;
+    well_formed(name)?;
+    if is_secret(name) || value.is_empty() {
+        Secret::check(value)?;
+    }
+    accepted(name, value)
+}
+
+fn allowed(name: &str, value: &str) -> Result<(), String> {
+    match Property::of(name).map(|property| &property.rule) {
+        Some(Rule::Refused(why)) => Err(format!("cannot be set: {why}")),
+        Some(Rule::Limited { values, reason, .. }) if !values.contains(&value) => {
+            Err(format!("must be {}: {reason}", values.join(" or ")))
+        }
+        Some(Rule::Passed(_) | Rule::Limited { .. }) | None => Ok(()),
+    }
+}
+
+fn well_formed(name: &str) -> Result<(), String> {
+    let is_legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+    if name.is_empty() || !name.chars().all(is_legal) {
+        return Err(format!(
+            "cannot be set: the properties of librdkafka are lower-case words joined by \
+             dots, and callbacks are not supported{}",
+            suggestion(name)
+        ));
+    }
+    Ok(())
+}
+
+/// Checks whether librdkafka takes the property and reads its value as it is
+/// written. Its own text is never shown for a secret, which it may quote.
+fn accepted(name: &str, value: &str) -> Result<(), String> {
     let config = ClientConfig::from_iter([(name.to_owned(), value.to_owned())]);
-    let Err(KafkaError::ClientConfig(_, why, _, _)) = config.create_native_config() else {
-        return None;
+    let why = match config.create_native_config() {
+        Ok(config) => return unchanged(value, &config.get(name).unwrap_or_default()),
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            format!("no such configuration property{}", suggestion(name))
+        }
+        Err(KafkaError::ClientConfig(_, why, _, _)) if !is_secret(name) => {
+            return Err(rejected(name, &why));
+        }
+        Err(_) => "the value is not valid".to_owned(),
     };
-    let why = if is_secret(name) {
-        why.replace(value, MASK)
-    } else {
-        why
-    };
-    Some(format!("librdkafka does not take it: {}", why.trim_end()))
+    Err(format!("rejected by librdkafka: {why}"))
 }
 
-/// The rule that forbids the property, where one does.
-pub(super) fn forbidden(name: &str) -> Option<String> {
-    let entry = FORBIDDEN
-        .iter()
-        .find(|(names, _)| names.contains(&name))
-        .map(|(_, why)| format!("must not be set: {why}"));
-    entry.or_else(|| forbidden_by_shape(name))
+/// librdkafka does not say which values it would accept.
+fn rejected(name: &str, why: &str) -> String {
+    match VALUES.iter().find(|(known, _)| *known == name) {
+        Some((_, values)) => format!("must be one of {values}"),
+        None => format!("rejected by librdkafka: {}", why.trim_end()),
+    }
 }
 
-fn forbidden_by_shape(name: &str) -> Option<String> {
-    if name.starts_with("test.") {
-        return Some("must not be set: it puts a mock in the place of Kafka".to_owned());
-    }
-    let well_formed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
-    if name.is_empty() || !name.chars().all(well_formed) {
-        return Some(
-            "must not be set: the names of librdkafka's properties are lower-case words \
-             joined by dots, and callbacks cannot be set"
-                .to_owned(),
-        );
-    }
-    None
+/// The property that was probably meant, if its name is similar enough.
+fn suggestion(name: &str) -> String {
+    let dotted = name.to_ascii_lowercase().replace(['_', '-'], ".");
+    let known = properties::settable().chain(COMMON.iter().copied());
+    let rated = known.map(|known| {
+        (
+            strsim::normalized_damerau_levenshtein(&dotted, known),
+            known,
+        )
+    });
+    let best = rated.max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
+
+/// librdkafka reads numbers as C does: up to the first character that fits, with
+/// octal and hexadecimal prefixes, and without regard to overflows.
+fn unchanged(written: &str, read: &str) -> Result<(), String> {
+    let Ok(number) = read.parse::<f64>() else {
+        return Ok(());
+    };
+    // librdkafka shows six digits of a fraction.
+    let is_same = |other: f64| (other - number).abs() <= number.abs() * 1e-5;
+    if written == read || written.parse().is_ok_and(is_same) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be a decimal number; librdkafka would read this one as {read}"
+    ))
+}
+
+/// The least similarity (1 is equality) at which a property is suggested.
+const MIN_SIMILARITY: f64 = 0.7;
+
+/// Properties that connections need, beside those of [`properties`]; others are not
+/// suggested.
+const COMMON: &[&str] = &[
+    "broker.address.family",
+    "client.dns.lookup",
+    "client.id",
+    "client.rack",
+    "debug",
+    "enable.ssl.certificate.verification",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+];
+
+/// The values of properties that have few.
+const VALUES: &[(&str, &str)] = &[
+    (
+        "security.protocol",
+        "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+    ),
+    ("enable.ssl.certificate.verification", "true or false"),
+    ("ssl.endpoint.identification.algorithm", "https or none"),
+];
 
 /// Parts of property names whose values are secrets (librdkafka, CONFIGURATION.md):
 /// passwords, passphrases, client secrets, private keys, and the configuration of
-/// OAUTHBEARER, which may hold one.
+/// OAUTHBEARER, which may contain one.
 const SECRET_PARTS: &[&str] = &[
     "password",
     "passphrase",
@@ -105,110 +241,6 @@ const SECRET_PARTS: &[&str] = &[
     "ssl.key.pem",
     "private.key.pem",
     "sasl.oauthbearer.config",
-];
-
-/// Properties that an operator cannot set, each with all its names (librdkafka,
-/// CONFIGURATION.md), and why.
-pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
-    (
-        &["acks", "request.required.acks"],
-        "an answer 200 promises that all in-sync replicas have the record",
-    ),
-    (
-        &["enable.idempotence"],
-        "without it a retry can store a push twice or out of order",
-    ),
-    (
-        &["enable.gapless.guarantee"],
-        "one lost record would end the producer for all others",
-    ),
-    (
-        &["max.in.flight.requests.per.connection", "max.in.flight"],
-        "the order of records and their latency rest on it",
-    ),
-    (
-        &["message.send.max.retries", "retries"],
-        "a record is retried as long as its push waits for the answer",
-    ),
-    (
-        &["message.timeout.ms", "delivery.timeout.ms"],
-        "it is longer than any answer is waited for, so that what was refused may still be stored",
-    ),
-    (
-        &["queuing.strategy"],
-        "records of one key would overtake each other",
-    ),
-    (
-        &["partitioner"],
-        "a key's partition must be the one that Java clients choose",
-    ),
-    (
-        &["message.max.bytes"],
-        "it follows from http.max_body_bytes, with room for key and headers",
-    ),
-    (
-        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
-        "it follows from limits.max_in_flight and limits.max_in_flight_bytes",
-    ),
-    (
-        &["delivery.report.only.error"],
-        "an answer 200 is built from the report of a success",
-    ),
-    (
-        &["produce.offset.report"],
-        "an answer 200 is built from the whole report",
-    ),
-    (
-        &["transactional.id"],
-        "it follows from the instance, and fences its former self",
-    ),
-    (
-        &["isolation.level"],
-        "records of aborted transactions would be counted",
-    ),
-    (
-        &[
-            "enable.auto.commit",
-            "auto.commit.enable",
-            "auto.commit.interval.ms",
-        ],
-        "offsets are committed in the transaction that holds their results",
-    ),
-    (
-        &[
-            "enable.auto.offset.store",
-            "offset.store.method",
-            "offset.store.path",
-            "offset.store.sync.interval.ms",
-        ],
-        "offsets are committed in the transaction that holds their results",
-    ),
-    (
-        &["auto.offset.reset"],
-        "records from before the first start would be skipped",
-    ),
-    (
-        &["group.id", "group.instance.id"],
-        "offsets and transactions belong to a fixed group",
-    ),
-    (
-        &["bootstrap.servers", "metadata.broker.list"],
-        "kafka.bootstrap_servers is its key",
-    ),
-    (
-        &["allow.auto.create.topics"],
-        "a topic made by chance has neither the partitions nor the replicas that are needed",
-    ),
-    (
-        &["topic.blacklist"],
-        "a topic that is not seen cannot be written",
-    ),
-    (
-        &["statistics.interval.ms"],
-        "metrics and readiness are made of the statistics",
-    ),
-    (&["log_level"], "log.level is its key"),
-    (&["log.queue"], "the log lines of librdkafka would be lost"),
 ];
 
 #[cfg(test)]
@@ -223,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_properties_are_masked_wherever_options_are_shown() {
+    fn secret_options_are_masked_wherever_options_are_shown() {
         let options = options(&[("sasl.password", "s3cret"), ("linger.ms", "5")]);
         assert_eq!(
             format!("{options:?}"),
@@ -236,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_gets_secret_properties_unmasked() {
+    fn a_client_gets_secret_options_unmasked() {
         let options = options(&[("sasl.password", "s3cret")]);
         assert_eq!(
             options.iter().collect::<Vec<_>>(),
@@ -245,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_these_properties_are_secret() {
+    fn passwords_keys_and_tokens_are_secret() {
         for name in [
             "sasl.password",
             "ssl.key.password",
@@ -263,18 +295,83 @@ mod tests {
     }
 
     #[test]
-    fn properties_for_tuning_and_for_security_pass() {
-        for name in [
-            "linger.ms",
-            "compression.type",
-            "security.protocol",
-            "sasl.mechanism",
-            "ssl.ca.location",
-            "client.id",
-            "socket.timeout.ms",
-            "group.protocol",
+    fn properties_for_tuning_and_security_can_be_set() {
+        for (name, value) in [
+            ("linger.ms", "0.5"),
+            ("compression.type", "zstd"),
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("ssl.ca.location", "/etc/ca.pem"),
+            ("ssl.endpoint.identification.algorithm", "none"),
+            ("client.id", "007"),
+            ("socket.timeout.ms", "3000"),
+            ("socket.keepalive.enable", "1"),
+            ("group.protocol", "classic"),
+            ("debug", "broker,security"),
         ] {
-            assert_eq!(forbidden(name), None, "{name}");
+            assert_eq!(check(name, value), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_librdkafka_would_read_differently_is_rejected() {
+        for (name, value, read) in [
+            ("socket.timeout.ms", "3000 ms", "3000"),
+            ("socket.timeout.ms", "10_000", "10"),
+            ("socket.timeout.ms", "010000", "4096"),
+            ("socket.timeout.ms", "0x1000", "4096"),
+            ("socket.timeout.ms", "20e3", "20"),
+            ("socket.timeout.ms", "4294967396", "100"),
+            ("linger.ms", "5ms", "5"),
+        ] {
+            let rule =
+                format!("must be a decimal number; librdkafka would read this one as {read}");
+            assert_eq!(check(name, value), Err(rule), "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_property_is_answered_with_the_one_that_was_meant() {
+        for (name, meant) in [
+            ("sasl.usrname", "sasl.username"),
+            ("sasl_username", "sasl.username"),
+            ("SASL.Password", "sasl.password"),
+            ("ssl.ca.locations", "ssl.ca.location"),
+            ("lingr.ms", "linger.ms"),
+        ] {
+            let rule = check(name, "1").unwrap_err();
+            assert!(
+                rule.ends_with(&format!("did you mean {meant}?")),
+                "{name}: {rule}"
+            );
+        }
+        let rule = check("nothing.like.any", "1").unwrap_err();
+        assert!(!rule.contains("mean"), "{rule}");
+    }
+
+    #[test]
+    fn a_property_that_is_suggested_exists() {
+        for name in COMMON.iter().chain(VALUES.iter().map(|(name, _)| name)) {
+            assert_eq!(suggestion(name), format!("; did you mean {name}?"));
+            let unknown = check(name, "?").is_err_and(|rule| rule.contains("no such"));
+            assert!(!unknown, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_one_of_few_is_answered_with_all_of_them() {
+        for (name, values) in VALUES {
+            let rule = format!("must be one of {values}");
+            assert_eq!(check(name, "TLS"), Err(rule));
+        }
+    }
+
+    #[test]
+    fn what_librdkafka_says_of_a_secret_is_not_shown() {
+        for (name, value) in [("client.secret", "e"), ("sasl.password", "a\0b")] {
+            let rule = check(name, value).unwrap_err();
+            assert!(!rule.contains("***") && !rule.contains('"'), "{rule}");
         }
     }
 }

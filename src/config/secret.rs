@@ -2,26 +2,38 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-/// What stands in the place of a secret wherever settings are shown.
-pub const MASK: &str = "***";
+/// What `Debug` and `config print` show instead of a secret.
+pub(crate) const MASK: &str = "***";
 
-/// A text that `Debug` and `Serialize` show as [`MASK`].
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
+/// A text that is neither empty nor [`MASK`], and that `Debug` and `Serialize`
+/// show as [`MASK`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
 
 impl Secret {
-    /// The secret itself, for comparing; it must not be written anywhere.
-    pub fn expose(&self) -> &str {
+    /// The secret itself, to compare with; it must not be written anywhere.
+    pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// An empty secret would protect nothing, and neither would the mask, which
+    /// everybody knows, if printed settings were loaded again.
+    pub(super) fn check(text: &str) -> Result<(), &'static str> {
+        match text {
+            "" => Err("must not be empty"),
+            MASK => Err("must be the secret itself, not the mask that is printed instead"),
+            _ => Ok(()),
+        }
     }
 }
 
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
+impl TryFrom<String> for Secret {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::check(&text).map(|()| Self(text))
     }
 }
 
@@ -42,8 +54,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_shows_itself_to_nobody_but_expose() {
-        let secret = Secret::from("s3cret");
+    fn only_expose_shows_a_secret() {
+        let secret = Secret::try_from("s3cret".to_owned()).unwrap();
         assert_eq!(format!("{secret:?}"), MASK);
         assert_eq!(serde_json::to_string(&secret).unwrap(), r#""***""#);
         assert_eq!(secret.expose(), "s3cret");

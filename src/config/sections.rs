@@ -2,113 +2,111 @@
 //!
 //! Knows nothing of layers, sources or the rules between keys.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use super::options::KafkaOptions;
 use super::secret::Secret;
+use super::values::{self, Millis, PathTemplate};
 use crate::notification::{CommandKey, Validation};
-
-/// A span of time in whole milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Millis(pub u64);
 
 /// The listener for the platform's pushes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where pushes are received.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
-    /// The paths that take pushes: each begins with `/`, none has a query, none stands
-    /// twice, and a whole segment may be `{token}`. A trailing slash is the same path.
-    pub paths: Vec<String>,
-    /// The longest body, after decompression, in bytes.
-    pub max_body_bytes: usize,
-    /// The longest request head, in bytes.
-    pub max_head_bytes: usize,
+    /// The address that receives pushes.
+    #[serde(deserialize_with = "values::address")]
+    pub(crate) listen: SocketAddr,
+    /// The paths for pushes: at least one, none of them twice. A trailing slash is the
+    /// same path.
+    #[serde(deserialize_with = "values::paths")]
+    pub(crate) paths: Vec<PathTemplate>,
+    /// The largest body, counted after decompression, in bytes.
+    pub(crate) max_body_bytes: usize,
+    /// The largest request head, in bytes.
+    pub(crate) max_head_bytes: usize,
     /// How long the head of a request may take.
-    pub header_timeout_ms: Millis,
+    pub(crate) header_timeout_ms: Millis,
     /// How long the body of a request may take.
-    pub body_timeout_ms: Millis,
+    pub(crate) body_timeout_ms: Millis,
     /// How long an idle connection is kept.
-    pub keep_alive_timeout_ms: Millis,
-    /// When a push is answered at the latest, counted from the last byte of its head.
+    pub(crate) keep_alive_timeout_ms: Millis,
+    /// The latest time at which a push is answered, counted from the last byte of its
+    /// head.
     pub answer_deadline_ms: Millis,
-    /// The concurrent streams of one HTTP/2 connection.
-    pub http2_max_streams: u32,
-    /// What becomes of a body that is no notification.
-    pub unreadable: Unreadable,
+    /// The concurrent streams of an HTTP/2 connection.
+    pub(crate) http2_max_streams: u32,
+    /// What happens to a body that is not a notification.
+    pub(crate) unreadable: UnreadablePolicy,
     /// How closely a notification must follow its published field table.
-    pub validation: Validation,
+    pub(crate) validation: Validation,
 }
 
-/// What becomes of a body that is no notification.
+/// What happens to a body that is not a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Unreadable {
+pub(crate) enum UnreadablePolicy {
     /// It is stored in the dead-letter topic and answered 200.
     DeadLetter,
     /// It is answered 400 and not stored.
     Reject,
 }
 
-/// Encryption of the listener; off as long as there is no certificate.
+/// Encryption of the listener; off without a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The certificate chain, PEM. Set exactly when `key_file` is.
-    pub certificate_file: Option<PathBuf>,
+pub(crate) struct Tls {
+    /// The certificate chain, PEM. Set if, and only if, `key_file` is.
+    pub(crate) certificate_file: Option<PathBuf>,
     /// The private key of the certificate, PEM.
-    pub key_file: Option<PathBuf>,
-    /// The authorities whose client certificates are demanded, PEM.
-    pub client_ca_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    /// The authorities, PEM, for client certificates, which are then required.
+    pub(crate) client_ca_file: Option<PathBuf>,
     /// How long a handshake may take.
-    pub handshake_timeout_ms: Millis,
-    /// How often the files are looked at for a change.
-    pub reload_interval_ms: Millis,
+    pub(crate) handshake_timeout_ms: Millis,
+    /// How often the files are checked for changes.
+    pub(crate) reload_interval_ms: Millis,
 }
 
-/// Who may push; everyone as long as nothing is set.
+/// Who may push. A push must satisfy every protection that is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// Basic credentials (RFC 7617).
-    pub basic: Basic,
+    pub(crate) basic: Basic,
     /// The secret in the query (`token=`) or in the path's `{token}`: none, one, or two
     /// during a rotation.
-    pub token: Vec<Secret>,
-    /// The networks that may push; empty lets all in.
-    #[serde(deserialize_with = "networks")]
-    pub allowed_addresses: Vec<IpNet>,
-    /// The proxies whose word on the client's address counts.
-    #[serde(deserialize_with = "networks")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// Where the client's address is taken from.
-    pub client_address: ClientAddress,
+    #[serde(deserialize_with = "values::secrets")]
+    pub(crate) token: Vec<Secret>,
+    /// The networks that may push; all may if it is empty.
+    #[serde(deserialize_with = "values::networks")]
+    pub(crate) allowed_addresses: Vec<IpNet>,
+    /// The proxies that are trusted to report the client's address.
+    #[serde(deserialize_with = "values::networks")]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// The source of the client's address.
+    pub(crate) client_address: ClientAddress,
 }
 
-/// Basic credentials; usernames and passwords are both there or both empty.
+/// Basic credentials. Usernames and passwords are both set or both empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Basic {
-    /// None, one, or two during a rotation: one goes with every password, of two each with the
-    /// password in its place.
-    pub username: Vec<Secret>,
+pub(crate) struct Basic {
+    /// None, one for all passwords, or as many as there are passwords; without a colon.
+    #[serde(deserialize_with = "values::usernames")]
+    pub(crate) username: Vec<Secret>,
     /// None, one, or two during a rotation.
-    pub password: Vec<Secret>,
+    #[serde(deserialize_with = "values::secrets")]
+    pub(crate) password: Vec<Secret>,
 }
 
-/// Where the client's address is taken from.
+/// The source of the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ClientAddress {
+pub(crate) enum ClientAddress {
     /// The other end of the connection.
     #[default]
     Connection,
@@ -118,114 +116,114 @@ pub enum ClientAddress {
     ProxyProtocol,
 }
 
-/// What is refused rather than held.
+/// How much the ingress holds before it refuses more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// The open connections.
-    pub max_connections: usize,
+pub(crate) struct Limits {
+    /// The open connections at a time.
+    pub(crate) max_connections: usize,
     /// The pushes between admission and answer.
-    pub max_in_flight: usize,
-    /// The bodies of all pushes in flight, in bytes; room for the longest body at least.
-    pub max_in_flight_bytes: usize,
-    /// How long a push waits for room before it is refused.
-    pub admission_timeout_ms: Millis,
+    pub(crate) max_in_flight: usize,
+    /// The bodies of all pushes in flight together, in bytes; at least the largest body.
+    pub(crate) max_in_flight_bytes: usize,
+    /// How long a push waits for capacity before it is answered 503.
+    pub(crate) admission_timeout_ms: Millis,
 }
 
-/// The way to Kafka.
+/// How Kafka's clients connect, and their options.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
-    /// The brokers asked first: `host:port`, separated by commas without blanks.
-    #[serde(deserialize_with = "servers")]
+    /// The brokers contacted first: `host:port`, separated by commas without blanks.
+    #[serde(deserialize_with = "values::servers")]
     pub bootstrap_servers: String,
-    /// Any other librdkafka property, except those that hold the promise.
-    pub options: KafkaOptions,
+    /// Any librdkafka property except those that northbridge's guarantees depend on.
+    pub(crate) options: KafkaOptions,
 }
 
-/// The topics: names without their prefix, and what each must be.
+/// The topics: their names without the prefix, and the settings of each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {
-    /// What stands before every name.
+    /// The prefix of every name.
     pub prefix: String,
     /// The partitions of each topic.
     pub partitions: i32,
-    /// The copies of each partition.
-    pub replication_factor: i32,
-    /// The copies that must have a record before it counts as written.
-    pub min_insync_replicas: i32,
-    /// Where `messageConfirm` pushes go.
-    pub command_status: CommandStatusTopic,
-    /// Where `swUpgradeResultNotify` pushes go.
-    pub upgrade_result: RetainedTopic,
-    /// Where every other push goes.
-    pub notifications: RetainedTopic,
-    /// Where goes what cannot be understood.
-    pub dead_letter: RetainedTopic,
+    /// The replicas of each partition.
+    pub(crate) replication_factor: i32,
+    /// The replicas that must have a record before it is acknowledged.
+    pub(crate) min_insync_replicas: i32,
+    /// The topic of `messageConfirm` pushes.
+    pub(crate) command_status: CommandStatusTopic,
+    /// The topic of `swUpgradeResultNotify` pushes.
+    pub(crate) upgrade_result: RetainedTopic,
+    /// The topic of every other push.
+    pub(crate) notifications: RetainedTopic,
+    /// The topic of pushes that cannot be understood.
+    pub(crate) dead_letter: RetainedTopic,
     /// The state of each command.
-    pub command_state: RetainedTopic,
+    pub(crate) command_state: RetainedTopic,
     /// The software of each device.
-    pub device_software: CompactedTopic,
-    /// The changed outcomes of devices, between two stages.
-    pub upgrade_delta: RetainedTopic,
+    pub(crate) device_software: CompactedTopic,
+    /// The changed outcomes of devices: the topic between two stages.
+    pub(crate) upgrade_delta: RetainedTopic,
     /// The progress of each upgrade operation.
-    pub upgrade_operation: CompactedTopic,
+    pub(crate) upgrade_operation: CompactedTopic,
 }
 
-/// The topic of command confirmations, whose key can be chosen.
+/// The topic of command confirmations, the only one with a choice of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CommandStatusTopic {
+pub(crate) struct CommandStatusTopic {
     /// The name after the prefix.
-    pub name: String,
-    /// What its records are keyed by.
-    pub key: CommandKey,
+    pub(crate) name: String,
+    /// The key of its records.
+    pub(crate) key: CommandKey,
     /// How long its records are kept, in hours.
-    pub retention_hours: u64,
+    pub(crate) retention_hours: u64,
 }
 
 /// A topic whose records are deleted after a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RetainedTopic {
+pub(crate) struct RetainedTopic {
     /// The name after the prefix.
-    pub name: String,
+    pub(crate) name: String,
     /// How long its records are kept, in hours.
-    pub retention_hours: u64,
+    pub(crate) retention_hours: u64,
 }
 
-/// A topic that keeps the newest record of each key for good.
+/// A topic that keeps the newest record of each key forever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CompactedTopic {
+pub(crate) struct CompactedTopic {
     /// The name after the prefix.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// The listener for probes and metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admin {
-    /// Where probes and metrics are served.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
+pub(crate) struct Admin {
+    /// The address that serves probes and metrics.
+    #[serde(deserialize_with = "values::address")]
+    pub(crate) listen: SocketAddr,
 }
 
-/// What the process writes about itself.
+/// The log that the process writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// How a line looks.
-    pub format: LogFormat,
-    /// The least important level that is written.
-    pub level: LogLevel,
+    /// The format of log lines.
+    pub(crate) format: LogFormat,
+    /// The least severe level that is written.
+    pub(crate) level: LogLevel,
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// For machines: one JSON object a line.
@@ -234,13 +232,13 @@ pub enum LogFormat {
     Auto,
 }
 
-/// How important a log line is, the most important first.
+/// The severity of a log line, most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     /// A person must act.
     Error,
-    /// Something is not as it should be.
+    /// Something is wrong, and the process copes.
     Warn,
     /// What the process does as a whole.
     Info,
@@ -250,78 +248,84 @@ pub enum LogLevel {
     Trace,
 }
 
-/// The two streams.
+/// The streams `command-status` and `upgrade-result`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Streams {
-    /// This instance's lasting name, among the instances of one stream: it makes its
-    /// membership in the group static and names its transactions. Without one, the
-    /// host's name names its transactions, and it joins and leaves the group.
-    pub instance: Option<String>,
-    /// What the names of the consumer groups and transactions start with.
-    pub group_prefix: String,
-    /// The most records of one transaction.
-    pub max_batch_records: usize,
-    /// How long a transaction waits for more records after its first one.
-    pub max_batch_wait_ms: Millis,
+pub(crate) struct Streams {
+    /// The stable name of this instance, unique among the instances of a stream. It
+    /// makes group membership static and names the transactions. Without it, the host
+    /// name names the transactions, and membership is dynamic.
+    pub(crate) instance: Option<String>,
+    /// The start of consumer groups and transactional ids, before `topics.prefix`.
+    pub(crate) group_prefix: String,
+    /// The maximum number of records per transaction.
+    pub(crate) max_batch_records: usize,
+    /// The bytes of keys and values at which a batch takes no further record.
+    pub(crate) max_batch_bytes: usize,
+    /// How long a batch waits for more records after its first one.
+    pub(crate) max_batch_wait_ms: Millis,
+    /// The largest state, with its key and header; at least `http.max_body_bytes`.
+    pub(crate) max_state_bytes: usize,
     /// How long a transaction may take before the brokers abort it.
-    pub transaction_timeout_ms: Millis,
-    /// How long an instance may be silent before others take over its partitions.
-    pub session_timeout_ms: Millis,
+    pub(crate) transaction_timeout_ms: Millis,
+    /// How long an instance may be silent before its partitions are reassigned.
+    pub(crate) session_timeout_ms: Millis,
     /// The stream of command confirmations.
-    pub command_status: CommandStatusStream,
+    pub(crate) command_status: CommandStatusStream,
     /// The stream of upgrade results.
-    pub upgrade_result: UpgradeResultStream,
+    pub(crate) upgrade_result: UpgradeResultStream,
 }
 
-/// What is peculiar to the stream of command confirmations.
+/// Settings of the stream of command confirmations alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CommandStatusStream {
-    /// After how many seconds without being executed a command is overdue.
-    pub overdue_after_s: u64,
-    /// Above so many commands in memory, a warning and a metric say so.
-    pub max_entries: usize,
+pub(crate) struct CommandStatusStream {
+    /// The age in seconds at which a command that is not executed is overdue.
+    pub(crate) overdue_after_s: u64,
+    /// If more commands are in memory, a warning is logged and a metric is set.
+    pub(crate) max_entries: usize,
 }
 
-/// What is peculiar to the stream of upgrade results.
+/// Settings of the stream of upgrade results alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UpgradeResultStream {
-    /// Above so many devices, or operations, in memory, a warning and a metric say so.
-    pub max_entries: usize,
+pub(crate) struct UpgradeResultStream {
+    /// If more devices, or operations, are in memory, a warning is logged and a metric
+    /// is set.
+    pub(crate) max_entries: usize,
 }
 
-/// How the process ends.
+/// The timing of a shutdown, counted from the first signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shutdown {
-    /// How long the process goes on accepting after it has said that it is not ready, so
-    /// that load balancers notice.
-    pub announce_ms: Millis,
-    /// For how long after that an idle connection of HTTP/1 is left open for one
-    /// more push, which may be on its way.
-    pub idle_ms: Millis,
-    /// When the process ends at the latest, whatever is still open.
-    pub deadline_ms: Millis,
+#[expect(clippy::struct_field_names, reason = "the fields are the keys")]
+pub(crate) struct Shutdown {
+    /// How long the process keeps accepting after it became unready, so that load
+    /// balancers notice.
+    pub(crate) announce_ms: Millis,
+    /// How long after that an idle HTTP/1 connection stays open for one more push,
+    /// which may be on its way.
+    pub(crate) idle_ms: Millis,
+    /// The latest time at which the process ends, whatever is still open.
+    pub(crate) deadline_ms: Millis,
 }
 
-impl Millis {
-    /// The same span as the standard library counts it.
-    pub const fn duration(self) -> Duration {
-        Duration::from_millis(self.0)
+impl Basic {
+    /// Returns whether Basic credentials are required.
+    pub(crate) fn is_set(&self) -> bool {
+        !self.username.is_empty() || !self.password.is_empty()
     }
-}
 
-impl fmt::Display for Millis {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ms", self.0)
+    /// Each username with its password: one username goes with every password,
+    /// several go with the password in the same position.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Secret, &Secret)> {
+        self.username.iter().cycle().zip(&self.password)
     }
 }
 
 impl Topics {
-    /// The topic's full name: `name` after the prefix.
-    pub fn full_name(&self, name: &str) -> String {
+    /// A topic's name on the cluster: `name` after the prefix.
+    pub(crate) fn full_name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 }
@@ -330,7 +334,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: any_address(8080),
-            paths: vec!["/notifications".to_owned()],
+            paths: vec![PathTemplate::notifications()],
             max_body_bytes: 1024 * 1024,
             max_head_bytes: 16 * 1024,
             header_timeout_ms: Millis(5_000),
@@ -338,7 +342,7 @@ impl Default for Http {
             keep_alive_timeout_ms: Millis(75_000),
             answer_deadline_ms: Millis(13_000),
             http2_max_streams: 128,
-            unreadable: Unreadable::DeadLetter,
+            unreadable: UnreadablePolicy::DeadLetter,
             validation: Validation::Tolerant,
         }
     }
@@ -436,8 +440,10 @@ impl Default for Streams {
         Self {
             instance: None,
             group_prefix: "northbridge.".to_owned(),
-            max_batch_records: 2_000,
+            max_batch_records: 10_000,
+            max_batch_bytes: 16 * 1024 * 1024,
             max_batch_wait_ms: Millis(50),
+            max_state_bytes: 1024 * 1024,
             transaction_timeout_ms: Millis(30_000),
             session_timeout_ms: Millis(15_000),
             command_status: CommandStatusStream {
@@ -476,48 +482,4 @@ fn compacted(name: &str) -> CompactedTopic {
     CompactedTopic {
         name: name.to_owned(),
     }
-}
-
-/// Reads networks; a single address is the network of that one address.
-fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    let texts = Vec::<String>::deserialize(from)?;
-    let networks = texts.iter().map(|text| network(text.trim()));
-    networks.collect::<Option<_>>().ok_or_else(|| {
-        de::Error::custom(
-            "must hold addresses such as 192.0.2.7 or networks such as 192.0.2.0/24 or 2001:db8::/32",
-        )
-    })
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    let net = text.parse().ok();
-    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-/// Reads an address with its port.
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map_err(|_| {
-        de::Error::custom("must be an address with a port, such as 0.0.0.0:8080 or [::]:8080")
-    })
-}
-
-/// Reads brokers separated by commas; keeps them without blanks.
-fn servers<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let text = String::deserialize(from)?;
-    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
-    if servers.iter().all(|server| is_server(server)) {
-        return Ok(servers.join(","));
-    }
-    Err(de::Error::custom(
-        "must be host:port, or several of them separated by commas",
-    ))
-}
-
-fn is_server(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && !host.contains(char::is_whitespace)
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
 }

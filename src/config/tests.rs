@@ -1,4 +1,4 @@
-//! The configuration as an operator meets it: the layers, the outcome, the print.
+//! The configuration as an operator meets it: layers, settings, printed settings.
 
 mod messages;
 mod page;
@@ -11,11 +11,13 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use super::schema::{Origins, Schema};
+use super::keys::Keys;
+use super::secret::MASK;
+use super::settle::{self, Origins};
 use super::*;
 
 fn environment(variables: &[(&str, &str)]) -> Sources {
-    let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+    let owned = |(name, text): &(&str, &str)| ((*name).into(), (*text).into());
     Sources {
         environment: variables.iter().map(owned).collect(),
         ..Sources::default()
@@ -60,12 +62,20 @@ fn message(sources: &Sources) -> String {
     Settings::load(sources).unwrap_err().to_string()
 }
 
+fn keys() -> Keys {
+    Keys::of(&settle::tree(&Settings::default()))
+}
+
+fn path_texts(paths: &[PathTemplate]) -> Vec<&str> {
+    paths.iter().map(PathTemplate::as_str).collect()
+}
+
 fn exposed(secrets: &[Secret]) -> Vec<&str> {
     secrets.iter().map(Secret::expose).collect()
 }
 
 #[test]
-fn without_any_source_the_defaults_stand() {
+fn without_any_source_the_defaults_apply() {
     let settings = Settings::load(&Sources::default()).unwrap();
     assert_eq!(settings, Settings::default());
 }
@@ -84,18 +94,27 @@ fn every_format_gives_the_same_settings() {
     for (name, text) in texts {
         let settings = load_file(name, text).unwrap();
         assert_eq!(settings.http.max_body_bytes, 5, "{name}");
-        assert_eq!(settings.http.paths, ["/a", "/b"], "{name}");
+        assert_eq!(path_texts(&settings.http.paths), ["/a", "/b"], "{name}");
     }
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_file() {
-    let settings = load_file("a.toml", "\u{feff}log.level = 'warn'").unwrap();
+fn a_byte_order_mark_is_ignored() {
+    for (name, text) in [
+        ("a.toml", "\u{feff}log.level = 'warn'"),
+        ("a.yaml", "\u{feff}log: {level: warn}"),
+        ("a.json", "\u{feff}{\"log\":{\"level\":\"warn\"}}"),
+    ] {
+        let settings = load_file(name, text).unwrap();
+        assert_eq!(settings.log.level, LogLevel::Warn, "{name}");
+    }
+    let variable = environment(&[("NORTHBRIDGE__LOG__LEVEL", "\u{feff}warn")]);
+    let settings = Settings::load(&variable).unwrap();
     assert_eq!(settings.log.level, LogLevel::Warn);
 }
 
 #[test]
-fn a_later_layer_wins_key_by_key() {
+fn a_later_layer_overrides_an_earlier_one_key_by_key() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(&dir, "1.toml", limits([1, 1, 1, 1]).as_str());
     let text = "limits:\n  max_in_flight: 2\n  admission_timeout_ms: 2\nhttp:\n";
@@ -126,7 +145,7 @@ fn limits(values: [u32; 4]) -> String {
 }
 
 #[test]
-fn a_null_leaves_an_earlier_layer_alone() {
+fn a_null_does_not_override_an_earlier_layer() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(
         &dir,
@@ -141,7 +160,7 @@ fn a_null_leaves_an_earlier_layer_alone() {
 
 #[test]
 fn every_key_can_come_from_the_environment() {
-    for (key, default) in Schema::new(&Settings::default()).leaves() {
+    for (key, default) in keys().defaults() {
         let variable = format!("NORTHBRIDGE__{}", key.replace('.', "__").to_uppercase());
         let text = match default {
             Json::Array(_) | Json::Null => continue,
@@ -167,7 +186,7 @@ fn lists_in_the_environment_are_separated_by_commas() {
         ),
     ]))
     .unwrap();
-    assert_eq!(settings.http.paths, ["/a", "/b/"]);
+    assert_eq!(path_texts(&settings.http.paths), ["/a", "/b/"]);
     let networks = settings.auth.allowed_addresses;
     let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["192.0.2.7/32", "2001:db8::/32"]);
@@ -175,7 +194,7 @@ fn lists_in_the_environment_are_separated_by_commas() {
 }
 
 #[test]
-fn variables_that_only_look_like_ours_are_left_alone() {
+fn variables_with_a_similar_prefix_are_ignored() {
     // Kubernetes sets these for a service named northbridge.
     let sources = environment(&[
         ("NORTHBRIDGE_PORT", "tcp://10.0.0.1:8080"),
@@ -195,7 +214,7 @@ fn a_secret_is_one_value_or_a_list_of_two() {
 }
 
 #[test]
-fn a_variable_can_name_the_file_that_holds_the_value() {
+fn a_variable_can_name_a_file_that_contains_the_value() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name, text| write(&dir, name, text).display().to_string();
     let settings = Settings::load(&environment(&[
@@ -216,13 +235,35 @@ fn a_variable_can_name_the_file_that_holds_the_value() {
             "NORTHBRIDGE__KAFKA__OPTIONS__SSL__KEY__PEM_FILE",
             &path("pem", "a\nb\n"),
         ),
+        (
+            "NORTHBRIDGE__KAFKA__OPTIONS__SSL__CERTIFICATE__PEM_FILE",
+            &path("certificate", "\u{feff}c\r\n"),
+        ),
+        (
+            "NORTHBRIDGE__KAFKA__OPTIONS__SASL__PASSWORD_FILE",
+            &path("password", " p\n\r\n"),
+        ),
+        ("NORTHBRIDGE__KAFKA__OPTIONS__SASL__MECHANISM", "PLAIN"),
+        (
+            "NORTHBRIDGE__KAFKA__OPTIONS__SECURITY__PROTOCOL",
+            "SASL_SSL",
+        ),
     ]))
     .unwrap();
     assert_eq!(exposed(&settings.auth.token), ["old ", "new"]);
     assert_eq!(settings.tls.key_file, Some(PathBuf::from("/etc/key.pem")));
     assert_eq!(settings.limits.max_in_flight, 12);
     let options: Vec<_> = settings.kafka.options.iter().collect();
-    assert_eq!(options, [("ssl.key.pem", "a\nb")]);
+    assert_eq!(
+        options,
+        [
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.password", " p\n"),
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.certificate.pem", "c"),
+            ("ssl.key.pem", "a\nb")
+        ]
+    );
 }
 
 #[test]
@@ -276,7 +317,7 @@ fn milliseconds_become_durations() {
 }
 
 #[test]
-fn a_topic_bears_the_prefix() {
+fn a_topic_name_begins_with_the_prefix() {
     let topics = Settings::default().topics;
     assert_eq!(
         topics.full_name(&topics.dead_letter.name),
@@ -285,30 +326,33 @@ fn a_topic_bears_the_prefix() {
 }
 
 #[test]
-fn topics_may_go_without_a_prefix() {
+fn the_prefix_of_topics_may_be_empty() {
     let settings = Settings::load(&overrides(&["topics.prefix="])).unwrap();
     assert_eq!(settings.topics.full_name("x"), "x");
 }
 
 #[test]
-fn names_that_kafka_holds_for_the_same_clash() {
+fn topic_names_that_kafka_treats_as_equal_collide() {
     let sources = overrides(&[
         "topics.dead_letter.name=a.b",
         "topics.notifications.name=a_b",
     ]);
     let found = message(&sources);
-    assert!(found.starts_with("topics.dead_letter.name = \"a.b\" (--set): makes the topic"));
-    assert!(found.contains("which another key names already"), "{found}");
+    assert!(found.starts_with("topics.dead_letter.name = \"a.b\" (--set): results in the topic"));
+    assert!(
+        found.contains("which collides with another topic"),
+        "{found}"
+    );
 }
 
 #[test]
-fn free_ports_do_not_clash() {
+fn listeners_on_free_ports_do_not_collide() {
     let sources = overrides(&["http.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"]);
     assert!(Settings::load(&sources).is_ok());
 }
 
 #[test]
-fn the_values_at_their_bounds_pass() {
+fn values_at_their_bounds_are_valid() {
     for text in [
         "http.max_body_bytes=16777216",
         "http.max_head_bytes=8192",
@@ -351,6 +395,8 @@ fn secrets_are_masked_wherever_settings_are_shown() {
         "auth.token=s3cret",
         "auth.basic.username=s3cret",
         "auth.basic.password=s3cret",
+        "kafka.options.security.protocol=sasl_ssl",
+        "kafka.options.sasl.mechanism=PLAIN",
         "kafka.options.sasl.password=s3cret",
     ]))
     .unwrap();
@@ -362,7 +408,7 @@ fn secrets_are_masked_wherever_settings_are_shown() {
 
 proptest! {
     #[test]
-    fn no_message_holds_a_secret(secret in "[!-~]{8,20}", wrong in 0_usize..4) {
+    fn no_message_contains_a_secret(secret in "[!-~]{8,20}", wrong in 0_usize..4) {
         let variables = [
             ("NORTHBRIDGE__AUTH__TOKEN", secret.as_str()),
             ("NORTHBRIDGE__AUTH__BASIC__USERNAME", secret.as_str()),
@@ -376,9 +422,9 @@ proptest! {
     }
 
     #[test]
-    fn any_text_for_any_key_is_settled_or_told(index in 0_usize..60, text in ".{0,12}") {
-        let schema = Schema::new(&Settings::default());
-        let Some(key) = schema.leaves().keys().nth(index) else { return Ok(()) };
+    fn any_text_for_any_key_is_accepted_or_reported(index in 0_usize..60, text in ".{0,12}") {
+        let keys = keys();
+        let Some(key) = keys.defaults().keys().nth(index) else { return Ok(()) };
         match Settings::load(&overrides(&[&format!("{key}={text}")])) {
             Ok(settings) => prop_assert!(rules::broken(&settings, &Origins::default()).is_empty()),
             Err(error) => prop_assert!(!error.problems.is_empty()),

@@ -1,59 +1,66 @@
-//! Admission: how many pushes, and how many bytes of them, are held at once.
+//! Admission control: bounds the pushes in flight, and the bytes of their bodies.
 //!
-//! Room is taken before a body is read and as it grows, and given back when
-//! Kafka has settled the push. The bounds are smaller than librdkafka's queue,
-//! so that a full queue is never how load is refused.
+//! A push reserves its share before its body is read and while the body grows,
+//! and releases it once librdkafka has settled the record. Both limits are
+//! below those of librdkafka's queue, so overload is refused here, before a
+//! body is read, and never by a full queue.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::metrics::PushMetrics;
 use crate::config::Limits;
-use crate::metrics::PushMetrics;
 
-/// The room a body takes at a time while its length is not known.
+/// By how much the reservation of a body grows while its length is unknown.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// The room there is.
+/// The limits of what is in flight, shared by all pushes.
 #[derive(Debug, Clone)]
-pub struct Admission {
+pub(crate) struct Admission {
     pushes: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// What one body can hold at most, which is all there is.
+    /// All permits for bytes there are, and so the most that one body can reserve.
     capacity: usize,
-    wait: Duration,
+    timeout: Duration,
     metrics: Arc<PushMetrics>,
 }
 
-/// Room that one push holds until this is dropped.
+/// The share of one push; released on drop.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     admission: Admission,
     _push: OwnedSemaphorePermit,
     bytes: OwnedSemaphorePermit,
 }
 
-/// There was no room within the time that may be waited for it.
+/// A limit was still reached after `limits.admission_timeout_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overloaded;
+pub(crate) struct Overloaded;
 
 impl Admission {
-    /// Room as the limits say.
-    pub fn new(limits: &Limits, metrics: Arc<PushMetrics>) -> Self {
+    pub(crate) fn new(limits: &Limits, metrics: Arc<PushMetrics>) -> Self {
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             pushes: permits(limits.max_in_flight),
             bytes: permits(limits.max_in_flight_bytes),
             capacity: limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS),
-            wait: limits.admission_timeout_ms.duration(),
+            timeout: limits.admission_timeout_ms.duration(),
             metrics,
         }
     }
 
-    /// Room for one push, and for as much of its body as is known: all of it
-    /// if it is small, else a first step.
-    pub async fn reserve(&self, declared_bytes: Option<u64>) -> Result<Reservation, Overloaded> {
+    /// Reserves one push and the first bytes of its body: all of a small one,
+    /// one step of a large one or one of unknown length.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Overloaded`] if a limit leaves no room for them in time.
+    pub(crate) async fn reserve(
+        &self,
+        declared_bytes: Option<u64>,
+    ) -> Result<Reservation, Overloaded> {
         let declared = declared_bytes.and_then(|bytes| usize::try_from(bytes).ok());
         let step = STEP_BYTES.min(self.capacity);
         let first = permits(declared.unwrap_or(step).min(step));
@@ -62,9 +69,9 @@ impl Admission {
             let bytes = Arc::clone(&self.bytes).acquire_many_owned(first).await;
             push.and_then(|push| bytes.map(|bytes| (push, bytes)))
         };
-        match tokio::time::timeout(self.wait, both).await {
+        match tokio::time::timeout(self.timeout, both).await {
             Ok(Ok((push, bytes))) => {
-                self.metrics.holds_bytes(bytes.num_permits());
+                self.metrics.bytes_reserved(bytes.num_permits());
                 Ok(Reservation {
                     admission: self.clone(),
                     _push: push,
@@ -78,18 +85,22 @@ impl Admission {
 }
 
 impl Reservation {
-    /// Grows until there is room for `total` bytes, or for all that one body
-    /// can hold.
-    pub async fn cover(&mut self, total: usize) -> Result<(), Overloaded> {
+    /// Grows to at least `total` bytes, or to all there are: a body that needs
+    /// more than the limit for a moment must not wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Overloaded`] if other pushes hold the bytes for too long.
+    pub(crate) async fn cover(&mut self, total: usize) -> Result<(), Overloaded> {
         let capacity = self.admission.capacity;
         while self.bytes.num_permits() < total.min(capacity) {
             let held = self.bytes.num_permits();
             let ahead = (held + STEP_BYTES).max(total).min(capacity);
             let step = permits(ahead - held);
             let more = Arc::clone(&self.admission.bytes).acquire_many_owned(step);
-            match tokio::time::timeout(self.admission.wait, more).await {
+            match tokio::time::timeout(self.admission.timeout, more).await {
                 Ok(Ok(more)) => {
-                    self.admission.metrics.holds_bytes(more.num_permits());
+                    self.admission.metrics.bytes_reserved(more.num_permits());
                     self.bytes.merge(more);
                 }
                 Ok(Err(_)) | Err(_) => return Err(Overloaded),
@@ -98,12 +109,12 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives back what a body of `total` bytes does not need.
-    pub fn shrink_to(&mut self, total: usize) {
+    /// Releases what exceeds `total` bytes.
+    pub(crate) fn shrink_to(&mut self, total: usize) {
         if let Some(surplus) = self.bytes.num_permits().checked_sub(total)
             && let Some(surplus) = self.bytes.split(surplus)
         {
-            self.admission.metrics.releases_bytes(surplus.num_permits());
+            self.admission.metrics.bytes_released(surplus.num_permits());
         }
     }
 }
@@ -112,7 +123,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         self.admission
             .metrics
-            .releases_bytes(self.bytes.num_permits());
+            .bytes_released(self.bytes.num_permits());
     }
 }
 
@@ -137,30 +148,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pushes_are_counted_and_their_room_comes_back() {
+    async fn a_push_that_ends_makes_room_for_the_next() {
         let admission = admission(1, 1 << 20);
-        let first = admission.reserve(Some(10)).await.expect("there is room");
+        let first = admission.reserve(Some(10)).await.expect("a reservation");
         assert!(admission.reserve(Some(10)).await.is_err());
         drop(first);
         assert!(admission.reserve(Some(10)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn alone_a_body_can_have_all_the_room_there_is() {
+    async fn a_single_body_can_reserve_every_byte() {
         for (capacity, declared) in [(1000, None), (1000, Some(1000)), (100_000, Some(100_000))] {
             let admission = admission(1, capacity);
-            let mut only = admission.reserve(declared).await.expect("there is room");
-            only.cover(capacity).await.expect("there is room");
-            // Of a compressed body both forms are held for a moment.
-            only.cover(capacity + 10).await.expect("there is room");
+            let mut only = admission.reserve(declared).await.expect("a reservation");
+            only.cover(capacity).await.expect("a reservation");
+            // While a body is decompressed, both forms are in memory.
+            only.cover(capacity + 10).await.expect("a reservation");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_are_taken_as_a_body_grows_and_given_back_when_it_is_known() {
+    async fn bytes_are_reserved_as_a_body_grows_and_released_when_its_size_is_known() {
         let admission = admission(10, 200 * 1024);
-        let mut chunked = admission.reserve(None).await.expect("there is room");
-        chunked.cover(190 * 1024).await.expect("there is room");
+        let mut chunked = admission.reserve(None).await.expect("a reservation");
+        chunked.cover(190 * 1024).await.expect("a reservation");
         assert!(admission.reserve(Some(20 * 1024)).await.is_err());
         chunked.shrink_to(100 * 1024);
         let other = admission.reserve(Some(20 * 1024)).await;

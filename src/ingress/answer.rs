@@ -1,8 +1,10 @@
-//! What is answered: `Delivery → 200`, every [`Refusal`] → its row of the
-//! HTTP table.
+//! Turns results into responses: a [`Delivery`] into the 200, each [`Refusal`]
+//! into its row of one table of statuses, problem types and outcomes.
 //!
-//! A 200 can be built from a [`Delivery`] alone, and a `Delivery` only from
-//! Kafka's acknowledgement.
+//! Only a [`Delivery`] can become a 200, and only Kafka's acknowledgement can
+//! become a `Delivery`.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,105 +12,97 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, W
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::metrics::Outcome;
 use crate::kafka::Delivery;
-use crate::metrics::Outcome;
 
-/// The response the listener sends.
-pub type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Names the request in every answer and in the log.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Why a push is not answered 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The body has no bytes.
+pub(crate) enum Refusal {
     EmptyBody,
-    /// The body is no notification, and `http.unreadable` is `reject`.
+    /// The body is not a notification, and `http.unreadable` is `reject`.
     Unreadable {
-        /// From the closed list of reasons.
+        /// One of [`Cause::REASONS`](crate::notification::Cause::REASONS).
         reason: &'static str,
     },
     /// Credentials are missing or wrong.
     Unauthorized {
-        /// What to send in `WWW-Authenticate`, where a header can help.
+        /// The value of `WWW-Authenticate`, if Basic credentials would do.
         challenge: Option<&'static str>,
     },
     /// The client's address is not allowed.
     Forbidden,
-    /// The body did not arrive in time.
     BodyTimeout,
-    /// The body is above the limit.
     BodyTooLarge {
         /// `http.max_body_bytes`.
         limit: usize,
     },
     /// A `Content-Encoding` that is neither `identity` nor `gzip`.
     UnsupportedEncoding,
-    /// Too much is in flight.
+    /// A limit of pushes or bytes in flight is reached.
     Overloaded,
-    /// Kafka is known to be down, or refused the record.
+    /// Kafka is known to be down, or a broker rejected the record permanently.
     Unavailable,
-    /// Kafka did not acknowledge before the deadline.
+    /// Kafka did not acknowledge the record before the answer deadline.
     Unconfirmed,
-    /// The process is about to end.
+    /// The process is shutting down.
     Draining,
-    /// The client went before its body was there; nobody reads this answer.
+    /// The client disconnected before the end of its body. Usually nobody
+    /// reads this answer.
     Disconnected,
 }
 
-/// A request that is no push.
+/// Why a request is not a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoPush {
-    /// Another path.
+pub(crate) enum RouteError {
     NotFound,
-    /// Another method.
     MethodNotAllowed,
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 #[derive(Debug, Serialize)]
 struct Problem<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
-    detail: String,
+    detail: &'a str,
 }
 
-/// One row of the HTTP table.
+/// One row of the table.
 struct Row {
     status: StatusCode,
     outcome: Outcome,
+    /// The last part of the problem's `type`. Senders may depend on it.
     kind: &'static str,
     title: &'static str,
-    detail: String,
+    detail: Cow<'static, str>,
 }
 
-/// The 200: the push is in Kafka.
-pub fn stored(_proof: &Delivery) -> Answer {
+/// The 200, which takes the proof that Kafka stored the push.
+pub(crate) fn stored(_proof: &Delivery) -> Answer {
     Response::new(Full::default())
 }
 
 impl Refusal {
-    /// What the push counts as.
-    pub fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(self) -> Outcome {
         self.row().outcome
     }
 
-    /// The status it is answered with.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         self.row().status
     }
 
-    /// The stable last part of the problem's `type`.
-    pub fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         self.row().kind
     }
 
-    /// The answer.
-    pub fn into_answer(self) -> Answer {
+    pub(crate) fn into_answer(self) -> Answer {
         let row = self.row();
-        let mut answer = problem(row.status, row.kind, row.title, row.detail);
+        let mut answer = problem(row.status, row.kind, row.title, &row.detail);
         let headers = answer.headers_mut();
         if row.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -123,12 +117,15 @@ impl Refusal {
     }
 
     fn row(self) -> Row {
-        let row = |status, outcome, kind, title, detail: &str| Row {
+        const SAFE_TO_RETRY: &str = "Nothing was stored; it is safe to retry.";
+        const MAY_BE_STORED: &str =
+            "The push may still be stored; it is safe to retry, which may store it twice.";
+        let row = |status, outcome, kind, title, detail| Row {
             status,
             outcome,
             kind,
             title,
-            detail: detail.to_owned(),
+            detail: Cow::Borrowed(detail),
         };
         match self {
             Self::EmptyBody => row(
@@ -142,15 +139,15 @@ impl Refusal {
                 status: StatusCode::BAD_REQUEST,
                 outcome: Outcome::Rejected,
                 kind: "unreadable",
-                title: "The body is no notification",
-                detail: format!("Reason: {reason}. Nothing was stored."),
+                title: "The body is not a notification",
+                detail: Cow::Owned(format!("Reason: {reason}. Nothing was stored.")),
             },
             Self::Unauthorized { .. } => row(
                 StatusCode::UNAUTHORIZED,
                 Outcome::Rejected,
                 "unauthorized",
                 "Credentials are missing or wrong",
-                "The listener asks for credentials that the request does not carry.",
+                "The request does not carry the credentials that this listener requires.",
             ),
             Self::Forbidden => row(
                 StatusCode::FORBIDDEN,
@@ -164,88 +161,88 @@ impl Refusal {
                 Outcome::Rejected,
                 "body-timeout",
                 "The body did not arrive in time",
-                "Nothing was stored; sending again is safe.",
+                SAFE_TO_RETRY,
             ),
             Self::BodyTooLarge { limit } => Row {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 outcome: Outcome::Rejected,
                 kind: "body-too-large",
                 title: "The body is too large",
-                detail: format!("At most {limit} bytes are taken, counted after decompression."),
+                detail: Cow::Owned(format!(
+                    "At most {limit} bytes are accepted, counted after decompression."
+                )),
             },
             Self::UnsupportedEncoding => row(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Outcome::Rejected,
                 "unsupported-encoding",
                 "The content encoding is not supported",
-                "Send identity or gzip.",
+                "Use identity or gzip.",
             ),
             Self::Overloaded => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Outcome::Overloaded,
                 "overloaded",
-                "Too much is in flight",
-                "Nothing was stored; sending again is safe.",
+                "Too many pushes are in flight",
+                SAFE_TO_RETRY,
             ),
             Self::Unavailable => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Outcome::Unavailable,
                 "unavailable",
-                "Kafka is not available",
-                "The push was not acknowledged by Kafka; sending again is safe.",
+                "Kafka is unavailable",
+                "Kafka did not acknowledge the push; it is safe to retry.",
             ),
             Self::Unconfirmed => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Outcome::Unconfirmed,
                 "unconfirmed",
-                "Kafka did not acknowledge in time",
-                "The push may be stored yet; sending again is safe and may store it twice.",
+                "Kafka did not acknowledge the push in time",
+                MAY_BE_STORED,
             ),
             Self::Draining => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Outcome::Draining,
                 "draining",
-                "The listener is about to end",
-                "The push may be stored yet; sending again is safe and may store it twice.",
+                "The listener is shutting down",
+                MAY_BE_STORED,
             ),
             Self::Disconnected => row(
                 StatusCode::BAD_REQUEST,
                 Outcome::Disconnected,
                 "disconnected",
-                "The body did not arrive whole",
-                "Nothing was stored; sending again is safe.",
+                "The body is incomplete",
+                SAFE_TO_RETRY,
             ),
         }
     }
 }
 
-impl NoPush {
-    /// The answer.
-    pub fn into_answer(self) -> Answer {
+impl RouteError {
+    pub(crate) fn into_answer(self) -> Answer {
         match self {
             Self::NotFound => problem(
                 StatusCode::NOT_FOUND,
                 "not-found",
-                "No such path",
-                "Pushes go to one of http.paths.".to_owned(),
+                "Path not found",
+                "Send pushes to one of the paths in http.paths.",
             ),
             Self::MethodNotAllowed => {
                 let mut answer = problem(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "method-not-allowed",
-                    "No such method",
-                    "Pushes are sent with POST.".to_owned(),
+                    "Method not allowed",
+                    "Send pushes with POST.",
                 );
-                answer
-                    .headers_mut()
-                    .insert(ALLOW, HeaderValue::from_static("POST"));
+                let allowed = HeaderValue::from_static("POST");
+                answer.headers_mut().insert(ALLOW, allowed);
                 answer
             }
         }
     }
 }
 
-fn problem(status: StatusCode, kind: &str, title: &str, detail: String) -> Answer {
+fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> Answer {
     let problem = Problem {
         r#type: format!("urn:northbridge:problem:{kind}"),
         title,

@@ -1,7 +1,8 @@
-//! Reading a body within its limits: size, time and memory.
+//! Reads a body within its limits of size, time and memory.
 //!
-//! Whatever a client declares, no more than a step ahead of what has arrived
-//! is reserved, and nothing above the limit is kept.
+//! Whatever `Content-Length` promises, the memory reserved is never more than
+//! one step ahead of the bytes that have arrived, and no body above the limit
+//! is kept.
 
 use std::io::Read;
 use std::time::Duration;
@@ -16,36 +17,33 @@ use hyper::header::CONTENT_ENCODING;
 use super::admission::{Overloaded, Reservation};
 use super::answer::Refusal;
 
-/// How much of the body of a refused request is read and thrown away, so that
-/// the client sees the answer instead of a broken connection.
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// For how long at most.
-const LINGER: Duration = Duration::from_secs(2);
+/// How much of a refused request's body is read and discarded.
+const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How the bytes on the wire are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// As they are.
+pub(crate) enum Encoding {
     Identity,
     /// RFC 1952.
     Gzip,
 }
 
-/// A body that arrived whole.
+/// A body that arrived to its end.
 #[derive(Debug)]
-pub struct Whole {
-    /// The sender's bytes, decompressed where they could be.
-    pub bytes: Bytes,
-    /// Whether they claimed to be gzip and were not.
-    pub corrupt: bool,
+pub(crate) struct ReceivedBody {
+    /// Decompressed, or as received if `corrupt_gzip`.
+    pub(crate) bytes: Bytes,
+    /// `Content-Encoding` says gzip, and the bytes are not.
+    pub(crate) corrupt_gzip: bool,
 }
 
-/// The encoding that the headers name.
+/// The encoding named by `Content-Encoding`.
 ///
 /// # Errors
 ///
-/// [`Refusal::UnsupportedEncoding`] for anything but `identity` and `gzip`.
-pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+/// Returns [`Refusal::UnsupportedEncoding`] for anything but `identity` and
+/// `gzip`, and for several encodings.
+pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     let Some(value) = values.next() else {
         return Ok(Encoding::Identity);
@@ -60,45 +58,51 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     }
 }
 
-/// Whether the client declared more than the limit.
-pub fn declared_too_large(body: &Incoming, limit: usize) -> bool {
+/// Returns whether `Content-Length` is above the limit, so that the body need
+/// not be read to be refused.
+pub(crate) fn declared_too_large(body: &Incoming, limit: usize) -> bool {
     usize::try_from(body.size_hint().lower()).is_ok_and(|declared| declared > limit)
 }
 
-/// Reads a body to its end and decompresses it. At most `limit` bytes, before
-/// and after; `reservation` covers them all, and in the end what is kept.
+/// Reads a body to its end and decompresses it.
+///
+/// `limit` bounds the bytes on the wire and the decompressed ones. `reservation`
+/// grows ahead of both and ends at the size of the bytes that are kept.
 ///
 /// # Errors
 ///
-/// The refusal that the client is to get.
-pub async fn read(
+/// Returns [`Refusal::Disconnected`] if the body ends early,
+/// [`Refusal::BodyTooLarge`] above the limit, and [`Refusal::Overloaded`] if
+/// there is no memory left for it.
+pub(crate) async fn read(
     body: &mut Incoming,
     encoding: Encoding,
     limit: usize,
     reservation: &mut Reservation,
-) -> Result<Whole, Refusal> {
+) -> Result<ReceivedBody, Refusal> {
     let bytes = collect(body, limit, reservation).await?;
-    let whole = match encoding {
-        Encoding::Identity => Whole {
+    let received = match encoding {
+        Encoding::Identity => ReceivedBody {
             bytes,
-            corrupt: false,
+            corrupt_gzip: false,
         },
         Encoding::Gzip => decompress(bytes, limit, reservation).await?,
     };
-    reservation.shrink_to(whole.bytes.len());
-    Ok(whole)
+    reservation.shrink_to(received.bytes.len());
+    Ok(received)
 }
 
-/// Reads what is left of a refused request's body in the background, for a
-/// while: a connection that is closed over unread bytes is reset, and a reset
-/// may overtake the answer.
-pub fn linger(mut body: Incoming) {
+/// Reads and discards the rest of a refused request's body in the background.
+///
+/// Closing a connection that has unread bytes resets it (RFC 9112, 9.6), and
+/// the reset can destroy the response before the client reads it.
+pub(crate) fn discard_rest(mut body: Incoming) {
     if body.is_end_stream() {
         return;
     }
     tokio::spawn(async move {
         let discard = async {
-            let mut left = LINGER_BYTES;
+            let mut left = MAX_DISCARDED_BYTES;
             while let Some(Ok(frame)) = body.frame().await {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 match left.checked_sub(length) {
@@ -107,7 +111,7 @@ pub fn linger(mut body: Incoming) {
                 }
             }
         };
-        let _too_slow = tokio::time::timeout(LINGER, discard).await;
+        let _timed_out = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
     });
 }
 
@@ -119,7 +123,7 @@ async fn collect(
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        // The client is gone, or its framing is broken: it did not arrive whole.
+        // The client disconnected, or broke the framing.
         let frame = frame.map_err(|_| Refusal::Disconnected)?;
         let Ok(data) = frame.into_data() else {
             continue;
@@ -144,42 +148,44 @@ async fn collect(
     Ok(joined.freeze())
 }
 
-/// A body in one piece is a slice of the connection's read buffer. A small one
-/// would keep that whole buffer alive until Kafka has answered, many times its
-/// own size; copying it is cheaper than that.
+/// Copies a small body out of the connection's read buffer.
+///
+/// hyper hands out a body in one piece as a slice of that buffer. A small one
+/// would keep all of it alive, many times its own size, until Kafka has
+/// acknowledged the push; copying is cheaper.
 fn compact(bytes: Bytes) -> Bytes {
-    const SMALL: usize = 4 * 1024;
-    if bytes.len() <= SMALL {
+    const SMALL_BYTES: usize = 4 * 1024;
+    if bytes.len() <= SMALL_BYTES {
         Bytes::copy_from_slice(&bytes)
     } else {
         bytes
     }
 }
 
-/// Decompresses in steps that are reserved before they are made, so that a
-/// small body that claims to be huge costs a step, not its claim.
+/// Decompresses step by step and reserves memory for each, so that a gzip bomb
+/// costs one step more than the limit, not what it expands to.
 async fn decompress(
     bytes: Bytes,
     limit: usize,
     reservation: &mut Reservation,
-) -> Result<Whole, Refusal> {
-    const STEP: u64 = 64 * 1024;
+) -> Result<ReceivedBody, Refusal> {
+    const STEP_BYTES: u64 = 64 * 1024;
     let mut plain = Vec::new();
     let mut decoder = MultiGzDecoder::new(bytes.as_ref());
     loop {
-        match decoder.by_ref().take(STEP).read_to_end(&mut plain) {
+        match decoder.by_ref().take(STEP_BYTES).read_to_end(&mut plain) {
             Ok(0) => {
-                return Ok(Whole {
+                return Ok(ReceivedBody {
                     bytes: Bytes::from(plain),
-                    corrupt: false,
+                    corrupt_gzip: false,
                 });
             }
             Ok(_) if plain.len() > limit => return Err(Refusal::BodyTooLarge { limit }),
             Ok(_) => reservation.cover(bytes.len() + plain.len()).await?,
             Err(_) => {
-                return Ok(Whole {
+                return Ok(ReceivedBody {
                     bytes,
-                    corrupt: true,
+                    corrupt_gzip: true,
                 });
             }
         }
@@ -198,7 +204,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     #[test]
-    fn only_identity_and_gzip_are_taken_in_any_case() {
+    fn only_identity_and_gzip_are_supported_in_any_case() {
         let cases: [(&[&str], Result<Encoding, Refusal>); 8] = [
             (&[], Ok(Encoding::Identity)),
             (&["identity"], Ok(Encoding::Identity)),

@@ -1,28 +1,29 @@
-//! Whose request it is: the client's address behind trusted proxies, and the
-//! networks an address can belong to.
+//! The client's address behind trusted proxies, and the networks an address
+//! can belong to.
 //!
-//! Takes an address only from who is trusted to tell it: the connection
+//! The address comes only from a source that can be trusted: the connection
 //! itself, `X-Forwarded-For` written by a trusted proxy, or the PROXY protocol
-//! version 2 spoken by one. Whether the address may push is for `auth` to say;
-//! the accept loop bounds the time a PROXY header may take.
+//! version 2 sent by one. Knows nothing of whether an address may push
+//! (`auth`), nor how long a PROXY header may take (`connection`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::ClientAddress;
 use http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 use ppp::v2;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::config::{Auth, ClientAddress};
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The fixed part of a PROXY header: twelve bytes of signature, then version
-/// and command, family and protocol, and the length of the rest (the PROXY
-/// protocol, 2.2).
+/// The fixed part of a PROXY header (the PROXY protocol, 2.2): twelve bytes of
+/// signature, then version and command, family and protocol, and the length of
+/// the rest.
 const FIXED_BYTES: usize = 16;
 
-/// Where version and command stand in a PROXY header.
+/// The position of version and command in a PROXY header.
 const VERSION_AND_COMMAND: usize = 12;
 
 /// Version 2, command LOCAL.
@@ -30,47 +31,45 @@ const V2_LOCAL: u8 = 0x20;
 
 /// The longest PROXY header that is read, addresses and extensions together.
 ///
-/// The protocol allows 64 KiB, but addresses take at most 216 bytes, and the
-/// extensions that cloud load balancers add well under 1 KiB.
-pub const MAX_PROXY_HEADER_BYTES: usize = 4096;
+/// The protocol allows 64 KiB, but addresses have at most 216 bytes, and the
+/// extensions that cloud load balancers add have well under 1 KiB.
+const MAX_PROXY_HEADER_BYTES: usize = 4096;
 
-/// Finds a request's client, believing only trusted proxies.
+/// Finds the client of a request, and trusts only the configured proxies.
 #[derive(Debug, Clone, Default)]
-pub struct ClientAddresses {
+pub(crate) struct ClientAddresses {
     source: ClientAddress,
     trusted_proxies: Networks,
 }
 
 impl ClientAddresses {
-    /// Takes addresses from `source` where the peer is one of `trusted_proxies`,
-    /// and from the connection where it is not.
-    pub fn new(source: ClientAddress, trusted_proxies: Networks) -> Self {
+    pub(crate) fn new(auth: &Auth) -> Self {
         Self {
-            source,
-            trusted_proxies,
+            source: auth.client_address,
+            trusted_proxies: Networks::new(auth.trusted_proxies.clone()),
         }
     }
 
-    /// Whether a connection from `peer` must start with a PROXY header, which
-    /// [`read_proxy_header`] then reads before anything else.
-    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+    /// Returns whether a connection from `peer` must start with a PROXY header,
+    /// which [`read_proxy_header`] must then read before anything else is read.
+    pub(crate) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
         self.source == ClientAddress::ProxyProtocol && self.trusted_proxies.contains(peer)
     }
 
     /// The client of a request that arrived from `peer`: the other end of the
-    /// connection, or what its PROXY header told.
+    /// connection, or the source in its PROXY header.
     ///
-    /// `None` where a trusted proxy's `X-Forwarded-For` cannot be read: then
-    /// nobody knows the client, and it belongs to no network.
-    pub fn of_request(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    /// `None` if a trusted proxy's `X-Forwarded-For` cannot be parsed: the
+    /// client is then unknown and belongs to no network.
+    pub(crate) fn of_request(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         match self.source {
             ClientAddress::Connection | ClientAddress::ProxyProtocol => Some(peer.to_canonical()),
             ClientAddress::XForwardedFor => self.forwarded(peer.to_canonical(), headers),
         }
     }
 
-    /// Walks from the nearest hop to the farthest and stops at the first one
-    /// that is not trusted: everything left of it is that hop's own claim.
+    /// Walks from the nearest hop to the farthest and stops at the first that
+    /// is not a trusted proxy: whatever is left of it is that hop's own claim.
     fn forwarded(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let lines = headers.get_all(X_FORWARDED_FOR);
         let hops = lines
@@ -90,40 +89,33 @@ impl ClientAddresses {
     }
 }
 
-/// A set of networks; an IPv4 address mapped into IPv6 is the IPv4 address.
+/// A set of networks. An IPv4-mapped IPv6 address (`::ffff:0:0/96`) is the IPv4
+/// address, in the set as in a question to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Networks(Vec<IpNet>);
+pub(crate) struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// These networks.
-    pub fn new(networks: Vec<IpNet>) -> Self {
+    pub(crate) fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into_iter().map(canonical).collect())
     }
 
-    /// Whether one of the networks holds `address`.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    /// Returns whether one of the networks contains `address`.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
 /// Why a trusted proxy's connection does not start with a usable PROXY header.
-/// Such a connection is closed without an answer, as the protocol asks.
+/// The protocol requires that such a connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ProxyHeaderError {
-    /// The connection starts with something else.
-    #[error("no PROXY protocol version 2 header at the start of the connection")]
+pub(crate) enum ProxyHeaderError {
+    #[error("the connection does not start with a PROXY protocol version 2 header")]
     Missing,
-    /// The header announces more than is ever read.
-    #[error("a PROXY header of {bytes} bytes, more than {MAX_PROXY_HEADER_BYTES}")]
-    TooLong {
-        /// The length of the whole header, in bytes.
-        bytes: usize,
-    },
-    /// The header breaks the protocol.
-    #[error("a malformed PROXY header: {0}")]
+    #[error("the PROXY header has {bytes} bytes, more than {MAX_PROXY_HEADER_BYTES}")]
+    TooLong { bytes: usize },
+    #[error("the PROXY header is malformed: {0}")]
     Malformed(#[from] v2::ParseError),
-    /// The connection ended or failed before the header was complete.
     #[error("the connection failed within the PROXY header: {0}")]
     Io(#[from] io::Error),
 }
@@ -131,10 +123,12 @@ pub enum ProxyHeaderError {
 /// Reads the PROXY protocol version 2 header at the start of a connection, and
 /// not a byte more: what follows is left in `stream`.
 ///
-/// `None` where the header names no client and the peer's own address counts:
-/// the command LOCAL, with which a proxy checks the listener's health, and
-/// address families other than IP (the PROXY protocol, 2.2).
-pub async fn read_proxy_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError>
+/// Returns `None` if the header names no client, so that the peer's own address
+/// counts: for the command LOCAL, with which a proxy checks the listener's
+/// health, and for address families other than IP (the PROXY protocol, 2.2).
+pub(crate) async fn read_proxy_header<S>(
+    stream: &mut S,
+) -> Result<Option<SocketAddr>, ProxyHeaderError>
 where
     S: AsyncRead + Unpin,
 {
@@ -153,9 +147,8 @@ where
     client_of(&header)
 }
 
-/// A LOCAL header's addresses are to be ignored whatever they are, so they are
-/// not even parsed.
 fn client_of(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    // The addresses of LOCAL must be ignored, even if they cannot be parsed.
     if header[VERSION_AND_COMMAND] == V2_LOCAL {
         return Ok(None);
     }
@@ -181,7 +174,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// A network within `::ffff:0:0/96` as the IPv4 network it means.
+/// A network within `::ffff:0:0/96` as the IPv4 network that it maps.
 fn canonical(network: IpNet) -> IpNet {
     let mapped_bits = network.prefix_len().checked_sub(96);
     match (network.addr().to_canonical(), mapped_bits) {
@@ -214,13 +207,19 @@ mod tests {
         lines.map(|line| (X_FORWARDED_FOR, line)).collect()
     }
 
+    fn addresses(source: ClientAddress, trusted_proxies: &[&str]) -> ClientAddresses {
+        ClientAddresses {
+            source,
+            trusted_proxies: networks(trusted_proxies),
+        }
+    }
+
     fn behind_proxies() -> ClientAddresses {
-        let proxies = networks(&["10.0.0.0/8", "fd00::/8"]);
-        ClientAddresses::new(ClientAddress::XForwardedFor, proxies)
+        addresses(ClientAddress::XForwardedFor, &["10.0.0.0/8", "fd00::/8"])
     }
 
     #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
+    fn a_network_contains_its_addresses_and_no_others() {
         let rows = [
             ("10.0.0.0/8", "10.200.0.1", true),
             ("10.0.0.0/8", "11.0.0.1", false),
@@ -239,8 +238,8 @@ mod tests {
             ("0.0.0.0/0", "::1", false),
         ];
         for (network, address, expected) in rows {
-            let held = networks(&[network]).contains(ip(address));
-            assert_eq!(held, expected, "{address} in {network}");
+            let contained = networks(&[network]).contains(ip(address));
+            assert_eq!(contained, expected, "{address} in {network}");
         }
     }
 
@@ -287,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn the_header_counts_in_its_own_mode_alone() {
+    fn x_forwarded_for_counts_only_if_it_is_the_configured_source() {
         for source in [ClientAddress::Connection, ClientAddress::ProxyProtocol] {
-            let addresses = ClientAddresses::new(source, networks(&["10.0.0.0/8"]));
+            let addresses = addresses(source, &["10.0.0.0/8"]);
             let client =
                 addresses.of_request(ip("::ffff:10.0.0.1"), &forwarded_for(&["192.0.2.1"]));
             assert_eq!(client, Some(ip("10.0.0.1")), "{source:?}");
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_header_is_expected_of_trusted_proxies_alone() {
+    fn a_proxy_header_is_expected_only_from_trusted_proxies() {
         let rows = [
             (ClientAddress::ProxyProtocol, "10.0.0.1", true),
             (ClientAddress::ProxyProtocol, "192.0.2.1", false),
@@ -305,7 +304,7 @@ mod tests {
             (ClientAddress::Connection, "10.0.0.1", false),
         ];
         for (source, peer, expected) in rows {
-            let addresses = ClientAddresses::new(source, networks(&["10.0.0.0/8"]));
+            let addresses = addresses(source, &["10.0.0.0/8"]);
             assert_eq!(
                 addresses.expects_proxy_header(ip(peer)),
                 expected,
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_header_names_the_client_and_nothing_behind_it_is_read() {
+    async fn a_proxy_header_names_the_client_and_nothing_after_it_is_read() {
         let extended = [ipv4_ends(), vec![0x04, 0, 3, 1, 2, 3]].concat();
         let longest = [
             ipv4_ends(),
@@ -379,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_without_a_usable_proxy_header_is_an_error() {
+    async fn a_connection_without_a_usable_proxy_header_is_rejected() {
         let cut = proxy_header(0x21, 0x11, &ipv4_ends())[..20].to_vec();
         let too_long = vec![0; MAX_PROXY_HEADER_BYTES - FIXED_BYTES + 1];
         let rows = [
@@ -403,7 +402,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_claim_of_the_client_changes_its_address(claim in "[ -~]{0,80}") {
+        fn a_client_cannot_claim_another_address(claim in "[ -~]{0,80}") {
             let line = format!("{claim}, 192.0.2.1");
             let headers = forwarded_for(&[&claim, &line, "10.0.0.2"]);
             let client = behind_proxies().of_request(ip("10.0.0.1"), &headers);

@@ -1,94 +1,52 @@
-//! Which configured path a request asks for, and the secret that stands in it.
+//! Which configured path a request asks for, and the token in it.
 //!
-//! Knows nothing of whether that secret is right (`auth`), nor of methods and
+//! Knows nothing of whether that token is right (`auth`), nor of methods and
 //! answers (`handler`).
 
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
+use crate::config::PathTemplate;
 
-/// The segment of a configured path that stands for the secret token.
-pub const TOKEN_SEGMENT: &str = "{token}";
-
-/// The same in a path's name: braces are no part of a URI reference (RFC 3986),
-/// which the name is where it becomes an event's `ce_source`.
+/// The token segment in a path's name: braces are not allowed in a URI
+/// reference (RFC 3986), which the name must be as an event's `ce_source`.
 const TOKEN_IN_NAME: &str = "%7Btoken%7D";
 
-/// The paths the listener answers on.
+/// The paths on which the listener accepts pushes.
 ///
-/// A trailing slash makes no difference, and percent-encoding is compared as
-/// it stands: the platform repeats the callback URL it was given, byte for
-/// byte.
+/// A trailing slash makes no difference. Percent-encoding is compared as it
+/// was sent: the platform repeats its callback URL byte for byte.
 #[derive(Debug)]
-pub struct Paths {
-    /// Those without a token first, so that `/push/{token}` never swallows
+pub(crate) struct Paths {
+    /// Paths without a token first, so that `/push/{token}` never matches
     /// `/push/health`.
     configured: Vec<ConfiguredPath>,
 }
 
 /// A configured path that a request asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PathMatch<'paths, 'request> {
-    /// The path as configured, with `%7Btoken%7D` in the place of the secret:
-    /// stable over instances and rotations, and safe to store and to log.
-    pub name: &'paths Arc<str>,
-    /// What stands in the place of `{token}`, percent-encoded as it came;
-    /// `None` where the configured path has no such segment.
-    pub token: Option<&'request str>,
-}
-
-/// Why a configured path cannot be used.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PathError {
-    /// Without a path nothing could be received.
-    #[error("no path is configured")]
-    NoneConfigured,
-    /// A path that no request line can carry.
-    #[error(
-        "`{path}` is not a path: it must start with `/` and hold neither `?`, `#` nor white space"
-    )]
-    NotAPath {
-        /// The path as configured.
-        path: String,
-    },
-    /// Braces that are not exactly one whole `{token}` segment.
-    #[error("`{path}` has braces other than one whole segment `{{token}}`")]
-    MisplacedToken {
-        /// The path as configured.
-        path: String,
-    },
-    /// Two configured paths that are the same one.
-    #[error("`{path}` is configured twice (a trailing slash makes no difference)")]
-    Repeated {
-        /// The path as configured the second time.
-        path: String,
-    },
+pub(crate) struct PathMatch<'paths, 'request> {
+    /// The path as configured, with `%7Btoken%7D` for the token: the same for
+    /// all instances and across rotations, and safe to store and to log.
+    pub(crate) name: &'paths Arc<str>,
+    /// The segment that matches `{token}`, percent-encoded as it was sent;
+    /// `None` if the configured path has no such segment.
+    pub(crate) token: Option<&'request str>,
 }
 
 impl Paths {
-    /// Takes the configured paths, each at most once and at least one.
-    pub fn new(configured: &[String]) -> Result<Self, PathError> {
-        if configured.is_empty() {
-            return Err(PathError::NoneConfigured);
-        }
-        let mut paths: Vec<ConfiguredPath> = Vec::with_capacity(configured.len());
-        for path in configured {
-            let parsed = ConfiguredPath::parse(path)?;
-            if paths.iter().any(|known| known.shape == parsed.shape) {
-                return Err(PathError::Repeated { path: path.clone() });
-            }
-            paths.push(parsed);
-        }
-        paths.sort_by_key(|path| path.shape.has_token());
-        Ok(Self { configured: paths })
+    /// The paths of `templates`, in their order except for tokens.
+    pub(crate) fn new(templates: &[PathTemplate]) -> Self {
+        let mut configured: Vec<_> = templates.iter().map(ConfiguredPath::new).collect();
+        configured.sort_by_key(|path| path.after_token.is_some());
+        Self { configured }
     }
 
-    /// The configured path that `path`, the path of a request without its
-    /// query, asks for. Allocates nothing.
+    /// The configured path that matches `path`, the path of a request without
+    /// its query. Allocates nothing.
     ///
-    /// A `{token}` segment matches whatever is not empty, right or wrong:
-    /// whether it is right is for the gate to say.
-    pub fn find<'paths, 'request>(
+    /// A `{token}` segment matches any segment that is not empty: whether the
+    /// token is right is for the gate to decide.
+    pub(crate) fn find<'paths, 'request>(
         &'paths self,
         path: &'request str,
     ) -> Option<PathMatch<'paths, 'request>> {
@@ -99,66 +57,49 @@ impl Paths {
     }
 }
 
+/// A path without its trailing slash, split at its token.
 #[derive(Debug)]
 struct ConfiguredPath {
     name: Arc<str>,
-    shape: Shape,
-}
-
-/// A path without its trailing slash.
-#[derive(Debug, PartialEq, Eq)]
-enum Shape {
-    Plain(Box<str>),
-    WithToken { before: Box<str>, after: Box<str> },
+    /// The whole path if it has no token.
+    before_token: Box<str>,
+    after_token: Option<Box<str>>,
 }
 
 impl ConfiguredPath {
-    fn parse(path: &str) -> Result<Self, PathError> {
-        let as_sent: Option<PathAndQuery> = path.parse().ok();
-        if !path.starts_with('/') || as_sent.is_none_or(|sent| sent.path() != path) {
-            return Err(PathError::NotAPath { path: path.into() });
+    fn new(template: &PathTemplate) -> Self {
+        let path = without_trailing_slash(template.as_str());
+        let (before, after) = match path.split_once(PathTemplate::TOKEN) {
+            Some((before, after)) => (before, Some(after)),
+            None => (path, None),
+        };
+        Self {
+            name: template
+                .as_str()
+                .replace(PathTemplate::TOKEN, TOKEN_IN_NAME)
+                .into(),
+            before_token: before.into(),
+            after_token: after.map(Box::from),
         }
-        let shape = Shape::parse(without_trailing_slash(path))
-            .ok_or_else(|| PathError::MisplacedToken { path: path.into() })?;
-        let name = path.replace(TOKEN_SEGMENT, TOKEN_IN_NAME).into();
-        Ok(Self { name, shape })
     }
 
     fn matches<'paths, 'request>(
         &'paths self,
         path: &'request str,
     ) -> Option<PathMatch<'paths, 'request>> {
+        let rest = path.strip_prefix(&*self.before_token)?;
+        let token = match &self.after_token {
+            None if rest.is_empty() => None,
+            None => return None,
+            Some(after) => Some(rest.strip_suffix(&**after).filter(|it| is_segment(it))?),
+        };
         let name = &self.name;
-        match &self.shape {
-            Shape::Plain(plain) => (**plain == *path).then_some(PathMatch { name, token: None }),
-            Shape::WithToken { before, after } => {
-                let token = path.strip_prefix(&**before)?.strip_suffix(&**after)?;
-                let is_one_segment = !token.is_empty() && !token.contains('/');
-                is_one_segment.then_some(PathMatch {
-                    name,
-                    token: Some(token),
-                })
-            }
-        }
+        Some(PathMatch { name, token })
     }
 }
 
-impl Shape {
-    fn parse(path: &str) -> Option<Self> {
-        let Some((before, after)) = path.split_once(TOKEN_SEGMENT) else {
-            return (!path.contains(['{', '}'])).then(|| Self::Plain(path.into()));
-        };
-        let is_segment = before.ends_with('/') && (after.is_empty() || after.starts_with('/'));
-        let has_more_braces = before.contains(['{', '}']) || after.contains(['{', '}']);
-        (is_segment && !has_more_braces).then(|| Self::WithToken {
-            before: before.into(),
-            after: after.into(),
-        })
-    }
-
-    fn has_token(&self) -> bool {
-        matches!(self, Self::WithToken { .. })
-    }
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
 }
 
 fn without_trailing_slash(path: &str) -> &str {
@@ -170,14 +111,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn paths(configured: &[&str]) -> Result<Paths, PathError> {
-        let configured: Vec<String> = configured.iter().map(ToString::to_string).collect();
-        Paths::new(&configured)
+    fn paths(configured: &[&str]) -> Paths {
+        let templates = configured.iter().map(|path| PathTemplate::parse(path));
+        Paths::new(&templates.collect::<Result<Vec<_>, _>>().unwrap())
     }
 
     #[test]
-    fn a_request_finds_its_path_and_what_stands_for_the_token() {
-        let paths = paths(&["/push/{token}", "/n", "/push/plain", "/{token}/in/", "/"]).unwrap();
+    fn a_request_matches_a_configured_path_and_carries_its_token() {
+        let paths = paths(&["/push/{token}", "/n", "/push/plain", "/{token}/in/", "/"]);
         let rows = [
             ("/n", Some(("/n", None))),
             ("/n/", Some(("/n", None))),
@@ -204,33 +145,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_path_that_cannot_be_meant_is_an_error_that_names_it() {
-        let not_a_path = |path: &str| PathError::NotAPath { path: path.into() };
-        let misplaced = |path: &str| PathError::MisplacedToken { path: path.into() };
-        let rows: &[(&[&str], PathError)] = &[
-            (&[], PathError::NoneConfigured),
-            (&["n"], not_a_path("n")),
-            (&["*"], not_a_path("*")),
-            (&[""], not_a_path("")),
-            (&["/n?token=1"], not_a_path("/n?token=1")),
-            (&["/n#part"], not_a_path("/n#part")),
-            (&["/two words"], not_a_path("/two words")),
-            (&["/n/{tokn}"], misplaced("/n/{tokn}")),
-            (&["/n/x{token}"], misplaced("/n/x{token}")),
-            (&["/n/{token}x"], misplaced("/n/{token}x")),
-            (&["/{token}/{token}"], misplaced("/{token}/{token}")),
-            (&["/n", "/n/"], PathError::Repeated { path: "/n/".into() }),
-        ];
-        for (configured, expected) in rows {
-            assert_eq!(paths(configured).unwrap_err(), *expected, "{configured:?}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn the_name_never_holds_the_token(token in "[!-.0-~]{1,64}") {
-            let paths = paths(&["/push/{token}/x", "/n"]).unwrap();
+        fn the_name_never_contains_the_token(token in "[!-.0-~]{1,64}") {
+            let paths = paths(&["/push/{token}/x", "/n"]);
             let path = format!("/push/{token}/x");
             let found = paths.find(&path).unwrap();
             prop_assert_eq!(found.token, Some(token.as_str()));

@@ -1,137 +1,126 @@
-//! Publishing one push: from the bytes to what became of it, detached from
-//! the client's connection.
+//! Publishes pushes to Kafka, detached from their clients' connections.
 //!
-//! hyper drops a handler when its client hangs up. A push that arrived whole is
-//! stored and counted all the same, so each is published by a tracked task of
-//! its own, which also holds its room until Kafka has settled the record.
+//! hyper drops a handler's future when its client hangs up. A push whose body
+//! arrived is stored and counted all the same, so a tracked task of its own
+//! publishes it. The task also holds the push's reservation until librdkafka
+//! has let go of the record, which may be after the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Reservation;
 use super::answer::Refusal;
+use super::metrics::{Outcome, PushMetrics};
 use crate::kafka::{Delivery, DeliveryError, Producer};
-use crate::metrics::{Outcome, PushMetrics};
 use crate::notification::NotifyType;
+use crate::process::logging::EVENTS;
 use crate::record::KeyedRecord;
 use crate::topics::Topic;
 
-/// Publishes records, and knows those it has not finished with.
+/// Publishes records, and tracks those still in flight.
 #[derive(Debug, Clone)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     producer: Producer,
     tasks: TaskTracker,
-    last_call: CancellationToken,
+    cancel_pending: CancellationToken,
     answer_deadline: Duration,
-    stored: Option<Stored>,
 }
 
-/// Told of every record that was stored; `dev` shows them.
-pub type Stored = fn(&KeyedRecordSummary);
-
-/// What `dev` shows of a stored record.
-#[derive(Debug, Clone)]
-pub struct KeyedRecordSummary {
-    /// Where it stands.
-    pub delivery: Delivery,
-    /// Its type.
-    pub notify_type: NotifyType,
-    /// Its key.
-    pub key: Option<String>,
-    /// Why it is a dead letter, where it is one.
-    pub reason: Option<&'static str>,
-    /// From the head of the request to the acknowledgement.
-    pub took: Duration,
-}
-
-/// One push in the books, from the head of its request until what became of it
-/// is known. Dropped before that, it counts as disconnected.
+/// A push from the end of its request's head until its outcome is known.
+///
+/// Counts itself as received, and later under exactly one outcome: as
+/// disconnected if it is dropped without another.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct InFlightPush {
     metrics: Arc<PushMetrics>,
     started: Instant,
     notify_type: NotifyType,
-    open: bool,
+    finished: bool,
 }
 
-impl Entry {
-    /// Opens the entry of a push whose head is complete now.
-    pub fn open(metrics: Arc<PushMetrics>) -> Self {
+/// The fields of the event `stored` that are known before delivery.
+struct StoredEvent {
+    notify_type: NotifyType,
+    key: Option<Bytes>,
+    reason: Option<&'static str>,
+}
+
+impl InFlightPush {
+    /// Starts the clock: the head of the request is complete now.
+    pub(crate) fn start(metrics: Arc<PushMetrics>) -> Self {
         metrics.received();
         Self {
             metrics,
             started: Instant::now(),
             notify_type: NotifyType::Other,
-            open: true,
+            finished: false,
         }
     }
 
-    /// When the head was complete.
-    pub fn started(&self) -> Instant {
+    pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    /// Writes down what became of it.
-    pub fn close(mut self, outcome: Outcome) {
-        self.settle(outcome);
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.count(outcome);
     }
 
-    fn settle(&mut self, outcome: Outcome) {
-        if std::mem::take(&mut self.open) {
+    fn count(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.finished, true) {
             self.metrics
                 .finished(outcome, self.notify_type, self.started.elapsed());
         }
     }
 }
 
-impl Drop for Entry {
+impl Drop for InFlightPush {
     fn drop(&mut self) {
-        self.settle(Outcome::Disconnected);
+        self.count(Outcome::Disconnected);
     }
 }
 
 impl Publisher {
-    /// Publishes through `producer`. When `last_call` is cancelled, whatever
-    /// still waits is answered at once.
-    pub fn new(
+    /// A publisher through `producer`. Once `cancel_pending` is cancelled,
+    /// pushes that are not acknowledged yet are answered at once.
+    pub(crate) fn new(
         producer: Producer,
-        last_call: CancellationToken,
+        cancel_pending: CancellationToken,
         answer_deadline: Duration,
-        stored: Option<Stored>,
     ) -> Self {
         Self {
             producer,
             tasks: TaskTracker::new(),
-            last_call,
+            cancel_pending,
             answer_deadline,
-            stored,
         }
     }
 
-    /// Publishes a record. What becomes of it arrives on the channel by the
-    /// answer's deadline, whoever still listens.
-    pub fn publish(
+    /// Publishes a record in a task of its own. Its result is sent by the
+    /// push's answer deadline; dropping the receiver does not stop the task.
+    pub(crate) fn publish(
         &self,
         record: KeyedRecord,
-        mut entry: Entry,
+        mut push: InFlightPush,
         reservation: Reservation,
     ) -> oneshot::Receiver<Result<Delivery, Refusal>> {
         let (answer, answered) = oneshot::channel();
-        entry.notify_type = record.notify_type();
+        push.notify_type = record.notify_type();
+        let event = StoredEvent::if_enabled(&record);
         let publisher = self.clone();
         self.tasks.spawn(async move {
-            publisher.run(record, entry, answer).await;
+            publisher.run(record, push, event, answer).await;
             drop(reservation);
         });
         answered
     }
 
-    /// Waits until every publish task has ended.
-    pub async fn settled(&self) {
+    /// Waits until librdkafka has settled every record and all tasks have ended.
+    pub(crate) async fn settled(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -139,75 +128,83 @@ impl Publisher {
     async fn run(
         &self,
         record: KeyedRecord,
-        entry: Entry,
+        push: InFlightPush,
+        event: Option<Box<StoredEvent>>,
         answer: oneshot::Sender<Result<Delivery, Refusal>>,
     ) {
-        let deadline = entry.started + self.answer_deadline;
+        let deadline = push.started + self.answer_deadline;
         let reason = record.dead_letter_reason();
-        let shown = self.stored.map(|stored| (stored, Shown::of(&record)));
         let mut delivery = std::pin::pin!(self.producer.deliver(record, deadline));
-        let result = tokio::select! {
+        let (result, is_settled) = tokio::select! {
             biased;
-            settled = &mut delivery => settled.map_err(|error| refusal(&error)),
-            () = tokio::time::sleep_until(deadline.into()) => Err(Refusal::Unconfirmed),
-            () = self.last_call.cancelled() => Err(Refusal::Draining),
+            settled = &mut delivery => (settled.map_err(|error| refusal(&error)), true),
+            () = tokio::time::sleep_until(deadline.into()) => (Err(Refusal::Unconfirmed), false),
+            () = self.cancel_pending.cancelled() => (Err(Refusal::Draining), false),
         };
-        if let (Some((stored, shown)), Ok(delivery)) = (shown, &result) {
-            stored(&shown.with(*delivery, entry.started.elapsed()));
+        if let (Some(event), Ok(delivery)) = (event, &result) {
+            event.emit(delivery, push.started.elapsed());
         }
         if let (Some(reason), Ok(_)) = (reason, &result) {
-            entry.metrics.dead_lettered(reason);
+            push.metrics.dead_lettered(reason);
         }
-        let unsettled = matches!(result, Err(Refusal::Unconfirmed | Refusal::Draining));
-        entry.close(match &result {
-            Ok(delivery) if delivery.topic() == Topic::DeadLetter => Outcome::DeadLettered,
-            Ok(_) => Outcome::Stored,
-            Err(refusal) => refusal.outcome(),
-        });
-        // The client may have hung up; the record is stored and counted.
+        push.finish(outcome(&result));
+        // The receiver is gone if the client hung up.
         let _ = answer.send(result);
-        if unsettled {
-            // What librdkafka holds takes room until it has settled it.
+        if !is_settled {
+            // librdkafka may still hold the record, so the reservation stays.
             let _late = delivery.await;
         }
     }
 }
 
+fn outcome(result: &Result<Delivery, Refusal>) -> Outcome {
+    match result {
+        Ok(delivery) if delivery.topic() == Topic::DeadLetter => Outcome::DeadLettered,
+        Ok(_) => Outcome::Stored,
+        Err(refusal) => refusal.outcome(),
+    }
+}
+
 fn refusal(error: &DeliveryError) -> Refusal {
     match error {
-        DeliveryError::KnownDown { .. } | DeliveryError::NoTopic => Refusal::Unavailable,
-        DeliveryError::Refused(code) => {
-            tracing::error!(%code, "Kafka refuses a record for what it is; its topic's settings do not fit");
+        DeliveryError::Unavailable { .. } | DeliveryError::UnknownTopic(_) => Refusal::Unavailable,
+        DeliveryError::Rejected { partition, source } => {
+            tracing::error!(
+                topic = partition.0.label(),
+                partition = partition.1,
+                error = %source,
+                "broker rejected a record permanently; check the topic's settings"
+            );
             Refusal::Unavailable
         }
-        DeliveryError::Failed(_) => Refusal::Unconfirmed,
+        DeliveryError::Unconfirmed { .. } => Refusal::Unconfirmed,
     }
 }
 
-struct Shown {
-    notify_type: NotifyType,
-    key: Option<String>,
-    reason: Option<&'static str>,
-}
-
-impl Shown {
-    fn of(record: &KeyedRecord) -> Self {
-        Self {
-            notify_type: record.notify_type(),
-            key: record
-                .key()
-                .map(|key| String::from_utf8_lossy(key).into_owned()),
-            reason: record.dead_letter_reason(),
-        }
+impl StoredEvent {
+    /// Captures what delivery consumes, but only if something listens: a push
+    /// must not pay for an event that nobody sees.
+    fn if_enabled(record: &KeyedRecord) -> Option<Box<Self>> {
+        tracing::enabled!(target: EVENTS, tracing::Level::DEBUG).then(|| {
+            Box::new(Self {
+                notify_type: record.notify_type(),
+                key: record.key_bytes(),
+                reason: record.dead_letter_reason(),
+            })
+        })
     }
 
-    fn with(self, delivery: Delivery, took: Duration) -> KeyedRecordSummary {
-        KeyedRecordSummary {
-            delivery,
-            notify_type: self.notify_type,
-            key: self.key,
-            reason: self.reason,
-            took,
-        }
+    fn emit(self, delivery: &Delivery, took: Duration) {
+        tracing::debug!(
+            target: EVENTS,
+            notify_type = self.notify_type.label(),
+            topic = delivery.topic().label(),
+            partition = delivery.partition(),
+            offset = delivery.offset(),
+            key = self.key.as_deref().map(String::from_utf8_lossy).as_deref(),
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            reason = self.reason,
+            "stored"
+        );
     }
 }

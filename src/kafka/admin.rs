@@ -1,332 +1,369 @@
-//! What the topics on a cluster are, compared with what they must be; and the
-//! creation of those that are missing. Never deletes, never shrinks.
+//! Asks the cluster about its topics, and compares them with their specs.
+//!
+//! `creation` creates missing ones; `topic_check` says in words what differs.
 
-use std::fmt;
-use std::time::{Duration, Instant};
+mod creation;
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataBroker, MetadataTopic};
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 
-use super::{Quiet, client_config, with_options};
+use super::cluster_size::{ClusterSize, Evidence};
+use super::failure::{Denial, Operation};
+use super::failures::{Failures, RequestError};
+use super::topic_check::{Finding, ObservedTopic, TopicCheck, compare};
+use super::{ReportingContext, admin_config};
 use crate::config::Settings;
-use crate::topics::{Plan, Topic};
+use crate::topics::{Topic, TopicSpec};
+pub use creation::Degraded;
 
-/// How long one question to the cluster may take, where a person waits for the answer.
-pub const ASK: Duration = Duration::from_secs(10);
+/// The longest wait for one answer from the cluster while a person waits.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two questions about what may change within seconds.
+const CHECK_PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks and tells a cluster about topics.
-pub struct Admin {
-    client: AdminClient<Quiet>,
+/// Checks and creates topics.
+pub struct TopicAdmin {
+    /// Requests metadata. Its own thread serves its events, so that the reasons
+    /// of failures are known while a request waits.
+    client: Arc<ThreadedProducer<ReportingContext>>,
+    /// Makes all other requests. rdkafka never serves its events.
+    requests: AdminClient<DefaultClientContext>,
+    failures: Failures,
 }
 
-/// One thing that is to be said about a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The topic's name on the cluster.
-    pub topic: String,
-    /// How much it matters.
-    pub severity: Severity,
-    /// What is, what should be, and what to do.
-    pub text: String,
+/// What the cluster reports of itself and its topics.
+struct Survey {
+    evidence: Evidence,
+    /// In the order of the specs; `None` if the topic does not exist.
+    topics: Vec<Option<ObservedTopic>>,
+    /// By the name of a topic: why the cluster does not say whether it exists.
+    hidden: BTreeMap<String, Denial>,
 }
 
-/// How much a [`Finding`] matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// As it should be, or made so now.
-    Fine,
-    /// Works, and is worth knowing.
-    Warning,
-    /// The promise does not hold on such a topic.
-    Problem,
-}
-
-/// What a topic is on the cluster; `None` where the cluster did not tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Partitions.
-    pub partitions: i32,
-    /// The fewest replicas that any partition has.
-    pub replication_factor: i32,
-    /// `cleanup.policy`.
-    pub cleanup: Option<String>,
-    /// `min.insync.replicas`.
-    pub min_insync_replicas: Option<i32>,
-    /// `max.message.bytes`.
-    pub max_message_bytes: Option<u64>,
-}
-
-/// The findings about some topics, and what the cluster told of each.
-#[derive(Debug, Clone)]
-pub struct Survey {
-    /// One line each.
-    pub findings: Vec<Finding>,
-    /// By topic; those that are missing are not there.
-    pub observed: Vec<(Topic, Observed)>,
-}
-
-impl Finding {
-    fn new(plan: &Plan, severity: Severity, text: String) -> Self {
-        Self {
-            topic: plan.name.clone(),
-            severity,
-            text,
-        }
-    }
-
-    fn not_shown(topic: &str, why: &dyn fmt::Display) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            severity: Severity::Warning,
-            text: format!(
-                "the cluster does not show the settings, which must be right without being compared: {why}"
-            ),
-        }
-    }
-}
-
-impl Observed {
-    fn take(&mut self, settings: &ConfigResource) {
-        let number = |name| setting(settings, name).and_then(|value| value.parse().ok());
-        self.cleanup = setting(settings, "cleanup.policy");
-        self.min_insync_replicas =
-            number("min.insync.replicas").and_then(|value| i32::try_from(value).ok());
-        self.max_message_bytes = number("max.message.bytes");
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Fine => "ok",
-            Severity::Warning => "warning",
-            Severity::Problem => "problem",
-        };
-        write!(f, "{severity:<8} {}: {}", self.topic, self.text)
-    }
-}
-
-impl Survey {
-    /// The first problem, if there is one.
-    pub fn problem(&self) -> Option<&Finding> {
-        self.findings
-            .iter()
-            .find(|finding| finding.severity == Severity::Problem)
-    }
-}
-
-impl Admin {
-    /// An administration client under these settings.
+impl TopicAdmin {
+    /// Creates a client, which connects in the background.
     ///
     /// # Errors
     ///
-    /// Where librdkafka does not accept an option.
-    pub fn new(settings: &Settings) -> Result<Self, KafkaError> {
-        let mut config = client_config(settings);
-        with_options(&mut config, settings);
+    /// Returns an error if librdkafka rejects the configuration.
+    pub fn new(settings: &Settings, failures: &Failures) -> Result<Self, KafkaError> {
+        let mut config = admin_config(settings);
+        let client = config.create_with_context(ReportingContext(failures.clone()))?;
+        config
+            .remove("debug")
+            .remove("statistics.interval.ms")
+            .set_log_level(RDKafkaLogLevel::Emerg);
         Ok(Self {
-            client: config.create_with_context(Quiet)?,
+            client: Arc::new(client),
+            requests: config.create()?,
+            failures: failures.clone(),
         })
     }
 
-    /// Compares topics with their plans; no question takes longer than `ask`.
+    /// Compares topics with their specs. `timeout` bounds each request.
+    ///
+    /// A missing topic is a finding, and so is a topic whose settings the
+    /// cluster does not show to this client.
     ///
     /// # Errors
     ///
-    /// Where the cluster does not answer. A missing topic is a finding, and so
-    /// are settings that the cluster does not show to this client.
-    pub async fn survey(&self, plans: &[Plan], ask: Duration) -> Result<Survey, KafkaError> {
-        let (brokers, mut metadata) = self.metadata(plans, ask)?;
-        let mut findings = self.describe(plans, &mut metadata, ask).await;
-        let mut present = Vec::new();
-        for (plan, observed) in plans.iter().zip(metadata) {
-            if let Some(observed) = observed {
-                findings.extend(compare(plan, &observed, brokers));
-                present.push((plan.topic, observed));
-            } else {
-                let text = "does not exist: create it with 'northbridge topics create'".to_owned();
-                findings.push(Finding::new(plan, Severity::Problem, text));
-            }
+    /// Returns an error if the cluster does not answer.
+    pub async fn check(
+        &self,
+        specs: &[TopicSpec],
+        timeout: Duration,
+    ) -> Result<TopicCheck, RequestError> {
+        self.check_with(specs, timeout, Degraded::Refuse).await
+    }
+
+    /// Returns those of the topics that exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the cluster does not answer, or does not say whether
+    /// one of them exists.
+    pub(crate) async fn existing(
+        &self,
+        specs: &[TopicSpec],
+    ) -> Result<HashSet<Topic>, RequestError> {
+        let mut survey = Survey::of(specs);
+        self.ask_for_all(specs, &mut survey, REQUEST_TIMEOUT)
+            .await?;
+        if let Some(denial) = survey.hidden.values().next() {
+            return Err(self.failures.request_error(denial));
         }
-        Ok(Survey {
+        let existing = specs.iter().zip(survey.topics);
+        let existing = existing.filter(|(_, observed)| observed.is_some());
+        Ok(existing.map(|(spec, _)| spec.topic).collect())
+    }
+
+    /// Returns the addresses that the brokers advertise now, in the format of
+    /// `bootstrap.servers`; blocks the thread. `topic` may be any.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the cluster does not answer.
+    pub(crate) fn advertised_servers(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<String, KafkaError> {
+        let metadata = self.client.client().fetch_metadata(Some(topic), timeout)?;
+        Ok(super::advertised_servers(&metadata))
+    }
+
+    /// Returns the end offset of each partition of a topic, or `None` if the
+    /// topic does not exist; blocks the thread. `timeout` bounds each request.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the cluster does not answer.
+    pub(crate) fn end_offsets(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Option<Vec<i64>>, KafkaError> {
+        let client = self.client.client();
+        let metadata = client.fetch_metadata(Some(topic), timeout)?;
+        let observed = metadata.topics().first().and_then(observe);
+        let Some(observed) = observed else {
+            return Ok(None);
+        };
+        let end = |partition| Ok(client.fetch_watermarks(topic, partition, timeout)?.1);
+        let ends: Result<Vec<i64>, KafkaError> = (0..observed.partitions).map(end).collect();
+        ends.map(Some)
+    }
+
+    async fn check_with(
+        &self,
+        specs: &[TopicSpec],
+        timeout: Duration,
+        degraded: Degraded,
+    ) -> Result<TopicCheck, RequestError> {
+        let mut survey = self.survey(specs, timeout).await?;
+        let mut findings = self.add_settings(specs, &mut survey.topics, timeout).await;
+        let size = survey.size(specs, degraded);
+        let compared = compare(specs, &survey.topics, &size).into_iter();
+        findings.extend(
+            compared.map(|finding| match survey.hidden.get(&finding.topic) {
+                Some(denial) => Finding::hidden(&finding.topic, denial),
+                None => finding,
+            }),
+        );
+        let existing =
+            |(spec, observed): (&TopicSpec, Option<ObservedTopic>)| Some((spec.topic, observed?));
+        let observed = specs.iter().zip(survey.topics).filter_map(existing);
+        Ok(TopicCheck {
             findings,
-            observed: present,
+            observed: observed.collect(),
         })
     }
 
-    /// Creates the topics that are missing, then compares all of them.
-    ///
-    /// # Errors
-    ///
-    /// Where the cluster does not answer.
-    pub async fn create(&self, plans: &[Plan]) -> Result<Survey, KafkaError> {
-        let (brokers, metadata) = self.metadata(plans, ASK)?;
-        let missing = plans
-            .iter()
-            .zip(&metadata)
-            .filter(|(_, observed)| observed.is_none());
-        let mut created = Vec::new();
-        let mut refused = Vec::new();
-        for (plan, _) in missing {
-            match self.create_one(plan, brokers).await? {
-                Ok(()) => created.push(Finding::new(plan, Severity::Fine, "created".to_owned())),
-                Err(code) => {
-                    let text = format!("could not be created: {code}");
-                    refused.push(Finding::new(plan, Severity::Problem, text));
-                }
-            }
-        }
-        let mut survey = self.survey_when_known(plans, &created).await?;
-        survey.findings.retain(|finding| {
-            let of = |others: &[Finding]| others.iter().any(|other| other.topic == finding.topic);
-            let said = of(&refused) || (finding.severity == Severity::Fine && of(&created));
-            !said
-        });
-        survey
-            .findings
-            .splice(0..0, created.into_iter().chain(refused));
+    /// Asks for the topics, and for as much evidence of the cluster's size as it
+    /// takes.
+    async fn survey(&self, specs: &[TopicSpec], timeout: Duration) -> Result<Survey, RequestError> {
+        let mut survey = Survey::of(specs);
+        self.ask_for_all(specs, &mut survey, timeout).await?;
+        self.add_evidence(&mut survey.evidence, most_replicas(specs), timeout)
+            .await?;
         Ok(survey)
     }
 
-    /// Compares as soon as every broker that is asked knows the topics that
-    /// were just created: brokers learn of them one after the other.
-    async fn survey_when_known(
+    /// Asks for all topics. One is missing if two answers in a row say so: a
+    /// broker that has just started may not know all topics yet.
+    async fn ask_for_all(
         &self,
-        plans: &[Plan],
-        created: &[Finding],
-    ) -> Result<Survey, KafkaError> {
-        let give_up_at = Instant::now() + ASK;
-        loop {
-            let survey = self.survey(plans, ASK).await?;
-            let unknown = |new: &Finding| {
-                let plan = plans.iter().find(|plan| plan.name == new.topic);
-                let known =
-                    |(topic, _): &(Topic, Observed)| plan.is_some_and(|plan| plan.topic == *topic);
-                !survey.observed.iter().any(known)
-            };
-            if !created.iter().any(unknown) || Instant::now() >= give_up_at {
-                return Ok(survey);
+        specs: &[TopicSpec],
+        survey: &mut Survey,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        self.ask_for_unknown(specs, survey, timeout).await?;
+        if survey.topics.iter().any(Option::is_none) {
+            tokio::time::sleep(CHECK_PAUSE).await;
+            self.ask_for_unknown(specs, survey, timeout).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for each topic that is not known yet. One request for each: without a
+    /// name, the answer has all topics of the cluster.
+    async fn ask_for_unknown(
+        &self,
+        specs: &[TopicSpec],
+        survey: &mut Survey,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        for (spec, observed) in specs.iter().zip(&mut survey.topics) {
+            if observed.is_none() {
+                let metadata = self.metadata(Some(&spec.name), timeout).await?;
+                survey.evidence.alive = brokers_of(&metadata);
+                survey.evidence.replicas.extend(replicas_of(&metadata));
+                let topic = metadata.topics().first();
+                *observed = topic.and_then(observe);
+                survey.hidden.remove(&spec.name);
+                if let Some(denial) = topic.and_then(|topic| self.hidden(&spec.name, topic)) {
+                    survey.hidden.insert(spec.name.clone(), denial);
+                } else {
+                    let attempt = || Denial::on_topic(Operation::Describe, &spec.name);
+                    self.failures.allowed(attempt);
+                }
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        Ok(())
     }
 
-    fn metadata(
+    /// Fetches the metadata of a topic, or of all. Does not wait for the timeout
+    /// if it is certain that no broker can be talked to.
+    async fn metadata(
         &self,
-        plans: &[Plan],
-        ask: Duration,
-    ) -> Result<(i32, Vec<Option<Observed>>), KafkaError> {
-        let mut brokers = 0;
-        let mut topics = Vec::new();
-        for plan in plans {
-            let metadata = self.client.inner().fetch_metadata(Some(&plan.name), ask)?;
-            brokers = i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX);
-            topics.push(metadata.topics().first().and_then(existing));
-        }
-        Ok((brokers, topics))
+        topic: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Metadata, RequestError> {
+        let (client, topic) = (Arc::clone(&self.client), topic.map(str::to_owned));
+        let failures = self.failures.clone();
+        // Goes on after the request was given up, so that new addresses are learned.
+        let fetch = move || {
+            let metadata = client.client().fetch_metadata(topic.as_deref(), timeout);
+            metadata.inspect(|metadata| failures.observe_metadata(metadata))
+        };
+        let fetched = tokio::select! {
+            fetched = tokio::task::spawn_blocking(fetch) => fetched,
+            failure = self.failures.certain() => return Err(RequestError::Failure(failure)),
+        };
+        let metadata = fetched.unwrap_or(Err(KafkaError::Canceled));
+        metadata.map_err(|error| self.failures.explain(error))
     }
 
-    /// Asks for the settings of all topics at once, and writes them down. What
-    /// the cluster does not show is a warning: a broker may not know the
-    /// question, and a client may have no right to ask it.
-    async fn describe(
+    fn hidden(&self, name: &str, topic: &MetadataTopic) -> Option<Denial> {
+        let code = RDKafkaErrorCode::from(topic.error()?);
+        self.denial(code, Denial::on_topic(Operation::Describe, name))
+    }
+
+    /// Returns the denial that an error code means, and reports it.
+    fn denial(&self, code: RDKafkaErrorCode, attempt: Denial) -> Option<Denial> {
+        let denial = Denial::of(code, attempt);
+        if let Some(denial) = &denial {
+            self.failures.denied(denial);
+        }
+        denial
+    }
+
+    /// Asks for what else shows the number of brokers, while those that are known
+    /// are fewer than wanted: the replicas of all topics, then the settings of
+    /// the brokers.
+    async fn add_evidence(
         &self,
-        plans: &[Plan],
-        metadata: &mut [Option<Observed>],
-        ask: Duration,
+        evidence: &mut Evidence,
+        wanted: i32,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        if evidence.suffices(wanted) {
+            return Ok(());
+        }
+        let metadata = self.metadata(None, timeout).await?;
+        evidence.alive = brokers_of(&metadata);
+        evidence.replicas.extend(replicas_of(&metadata));
+        for broker in evidence.alive.clone() {
+            if evidence.suffices(wanted) || evidence.settings.is_some() {
+                break;
+            }
+            evidence.settings = self.broker_settings(broker, timeout).await;
+        }
+        Ok(())
+    }
+
+    /// Returns the settings of a broker, or `None` if it does not show them.
+    async fn broker_settings(
+        &self,
+        broker: i32,
+        timeout: Duration,
+    ) -> Option<BTreeMap<String, String>> {
+        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let resources = [ResourceSpecifier::Broker(broker)];
+        let described = self.requests.describe_configs(&resources, &options).await;
+        let resource = described.ok()?.into_iter().next()?.ok()?;
+        Some(settings_of(&resource))
+    }
+
+    /// Adds the settings of all existing topics, with one request. Returns a
+    /// warning if the cluster does not show them: a broker may not support the
+    /// request, and the client may lack the permission.
+    async fn add_settings(
+        &self,
+        specs: &[TopicSpec],
+        topics: &mut [Option<ObservedTopic>],
+        timeout: Duration,
     ) -> Vec<Finding> {
-        let present: Vec<_> = plans
+        let existing: Vec<_> = specs
             .iter()
-            .zip(metadata)
-            .filter_map(|(plan, observed)| observed.as_mut().map(|observed| (plan, observed)))
+            .zip(topics)
+            .filter_map(|(spec, observed)| observed.as_mut().map(|observed| (spec, observed)))
             .collect();
-        let resources: Vec<_> = present
+        let resources: Vec<_> = existing
             .iter()
-            .map(|(plan, _)| ResourceSpecifier::Topic(&plan.name))
+            .map(|(spec, _)| ResourceSpecifier::Topic(&spec.name))
             .collect();
         if resources.is_empty() {
             return Vec::new();
         }
-        let options = AdminOptions::new().request_timeout(Some(ask));
-        let described = match self.client.describe_configs(&resources, &options).await {
+        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let described = match self.requests.describe_configs(&resources, &options).await {
             Ok(described) => described,
-            Err(why) => return vec![Finding::not_shown("all topics", &why)],
+            Err(error) => return vec![Finding::settings_hidden("all topics", &error)],
         };
-        // librdkafka gives the answers in the order of the questions.
+        // librdkafka returns the results in the order of the resources.
         let mut findings = Vec::new();
-        for ((plan, observed), described) in present.into_iter().zip(described) {
+        for ((spec, observed), described) in existing.into_iter().zip(described) {
             match described {
-                Ok(resource) => observed.take(&resource),
-                Err(code) => findings.push(Finding::not_shown(&plan.name, &code)),
+                // rdkafka leaves out the error of a single resource, which then
+                // has no settings.
+                Ok(resource) if resource.entries.is_empty() => {
+                    let denial = Denial::on_topic(Operation::DescribeConfigs, &spec.name);
+                    findings.push(Finding::settings_hidden(&spec.name, &denial));
+                }
+                Ok(resource) => observed.settings = settings_of(&resource),
+                Err(code) => findings.push(Finding::settings_hidden(&spec.name, &code)),
             }
         }
         findings
     }
-
-    async fn create_one(
-        &self,
-        plan: &Plan,
-        brokers: i32,
-    ) -> Result<Result<(), RDKafkaErrorCode>, KafkaError> {
-        let target = Target::on(plan, brokers);
-        let min_insync_replicas = target.min_insync_replicas.to_string();
-        let max_message_bytes = plan.max_message_bytes.to_string();
-        let retention_ms = plan
-            .retention_hours
-            .map(|hours| (hours * 3_600_000).to_string());
-        let replication = TopicReplication::Fixed(target.replication_factor);
-        let mut topic = NewTopic::new(&plan.name, plan.partitions, replication)
-            .set("cleanup.policy", plan.cleanup.as_str())
-            .set("min.insync.replicas", &min_insync_replicas)
-            .set("max.message.bytes", &max_message_bytes);
-        if let Some(retention_ms) = &retention_ms {
-            topic = topic.set("retention.ms", retention_ms);
-        }
-        let options = AdminOptions::new()
-            .request_timeout(Some(ASK))
-            .operation_timeout(Some(ASK));
-        let results = self.client.create_topics([&topic], &options).await?;
-        Ok(match results.into_iter().next() {
-            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(code),
-            Some(Err(_) | Ok(_)) | None => Ok(()),
-        })
-    }
 }
 
-impl fmt::Debug for Admin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").finish_non_exhaustive()
-    }
-}
-
-/// What a plan can be on a cluster of so many brokers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Target {
-    replication_factor: i32,
-    min_insync_replicas: i32,
-}
-
-impl Target {
-    fn on(plan: &Plan, brokers: i32) -> Self {
-        let replication_factor = plan.replication_factor.min(brokers.max(1));
-        let min_insync_replicas = if replication_factor == plan.replication_factor {
-            plan.min_insync_replicas
-        } else {
-            // One broker may still go without stopping all.
-            plan.min_insync_replicas
-                .min((replication_factor - 1).max(1))
-        };
+impl Survey {
+    /// Nothing is known of these topics yet.
+    fn of(specs: &[TopicSpec]) -> Self {
         Self {
-            replication_factor,
-            min_insync_replicas,
+            evidence: Evidence::default(),
+            topics: vec![None; specs.len()],
+            hidden: BTreeMap::new(),
+        }
+    }
+
+    fn size(&self, specs: &[TopicSpec], degraded: Degraded) -> ClusterSize {
+        let size = self.evidence.size(most_replicas(specs));
+        match degraded {
+            Degraded::Refuse => size,
+            Degraded::Allow => size.of_living(),
         }
     }
 }
 
-fn existing(topic: &MetadataTopic) -> Option<Observed> {
+impl std::fmt::Debug for TopicAdmin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicAdmin").finish_non_exhaustive()
+    }
+}
+
+/// Returns what metadata tells about a topic, or `None` if it does not exist.
+fn observe(topic: &MetadataTopic) -> Option<ObservedTopic> {
     if topic.error().is_some() || topic.partitions().is_empty() {
         return None;
     }
@@ -334,254 +371,61 @@ fn existing(topic: &MetadataTopic) -> Option<Observed> {
         .partitions()
         .iter()
         .map(|partition| partition.replicas().len());
-    Some(Observed {
+    Some(ObservedTopic {
         partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
         replication_factor: i32::try_from(replicas.min().unwrap_or(0)).unwrap_or(i32::MAX),
-        ..Observed::default()
+        ..ObservedTopic::default()
     })
 }
 
-fn setting(resource: &ConfigResource, name: &str) -> Option<String> {
-    resource.get(name).and_then(|entry| entry.value.clone())
+fn settings_of(resource: &ConfigResource) -> BTreeMap<String, String> {
+    let entries = resource.entries.iter();
+    let known = entries.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?)));
+    known.collect()
 }
 
-/// All that is to be said about a topic; one [`Severity::Fine`] line if nothing is wrong.
-fn compare(plan: &Plan, observed: &Observed, brokers: i32) -> Vec<Finding> {
-    let target = Target::on(plan, brokers);
-    let mut findings = Vec::new();
-    let mut say = |severity, text| findings.push(Finding::new(plan, severity, text));
-
-    if observed.partitions != plan.partitions {
-        let text = format!(
-            "has {} partitions where {} are configured: set topics.partitions to what is there, or add partitions knowing that keys move",
-            observed.partitions, plan.partitions,
-        );
-        say(Severity::Warning, text);
-    }
-    if observed.replication_factor < target.replication_factor {
-        let text = format!(
-            "has {} replicas where {} are needed: one broker's end would lose acknowledged pushes; raise it with kafka-reassign-partitions",
-            observed.replication_factor, target.replication_factor,
-        );
-        say(Severity::Problem, text);
-    } else if observed.replication_factor < plan.replication_factor {
-        let text = format!(
-            "has {} replicas where {} are configured, because the cluster has {brokers} brokers",
-            observed.replication_factor, plan.replication_factor,
-        );
-        say(Severity::Warning, text);
-    }
-    if let Some(min) = observed.min_insync_replicas {
-        if min < target.min_insync_replicas {
-            let text = format!(
-                "min.insync.replicas is {min}, at least {} is needed: an acknowledged push could be on one broker alone",
-                target.min_insync_replicas,
-            );
-            say(Severity::Problem, text);
-        } else if min > observed.replication_factor {
-            let text = format!(
-                "min.insync.replicas is {min} with {} replicas: nothing can be written",
-                observed.replication_factor,
-            );
-            say(Severity::Problem, text);
-        }
-    }
-    if let Some(cleanup) = observed
-        .cleanup
-        .as_deref()
-        .filter(|have| !plan.cleanup.matches(have))
-    {
-        let text = format!(
-            "cleanup.policy is {cleanup}, {} is needed: records would go or stay that must not",
-            plan.cleanup.as_str(),
-        );
-        say(Severity::Problem, text);
-    }
-    if let Some(max) = observed
-        .max_message_bytes
-        .filter(|max| *max < plan.max_message_bytes)
-    {
-        let text = format!(
-            "max.message.bytes is {max}, at least {} is needed for a body of http.max_body_bytes with its key and headers",
-            plan.max_message_bytes,
-        );
-        say(Severity::Problem, text);
-    }
-    if findings.is_empty() {
-        findings.push(Finding::new(plan, Severity::Fine, describe(observed)));
-    }
-    findings
+fn brokers_of(metadata: &Metadata) -> BTreeSet<i32> {
+    let brokers = metadata.brokers().iter();
+    brokers.map(MetadataBroker::id).collect()
 }
 
-fn describe(observed: &Observed) -> String {
-    format!(
-        "{} partitions, {} replicas, min.insync.replicas {}, cleanup.policy {}, max.message.bytes {}",
-        observed.partitions,
-        observed.replication_factor,
-        known(observed.min_insync_replicas.as_ref()),
-        known(observed.cleanup.as_ref()),
-        known(observed.max_message_bytes.as_ref()),
-    )
+/// Returns the brokers that hold replicas, of whichever topics these are.
+fn replicas_of(metadata: &Metadata) -> impl Iterator<Item = i32> {
+    let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+    partitions.flat_map(|partition| partition.replicas().iter().copied())
 }
 
-fn known(value: Option<&impl ToString>) -> String {
-    value.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+/// Returns the largest replication factor of these topics.
+fn most_replicas(specs: &[TopicSpec]) -> i32 {
+    let factors = specs.iter().map(|spec| spec.replication_factor);
+    factors.max().unwrap_or(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::Cleanup;
+    use crate::kafka::embedded::EmbeddedBroker;
+    use crate::topics::specs;
 
-    fn plan() -> Plan {
-        Plan {
-            topic: Topic::CommandStatus,
-            name: "iot.command-status".to_owned(),
-            partitions: 6,
-            replication_factor: 3,
-            min_insync_replicas: 2,
-            cleanup: Cleanup::Delete,
-            retention_hours: Some(168),
-            max_message_bytes: 1_056_768,
-        }
-    }
-
-    fn observed() -> Observed {
-        Observed {
-            partitions: 6,
-            replication_factor: 3,
-            cleanup: Some("delete".to_owned()),
-            min_insync_replicas: Some(2),
-            max_message_bytes: Some(1_056_768),
-        }
-    }
-
-    #[test]
-    fn each_deviation_is_one_finding_of_its_severity() {
-        let cases = [
-            (observed(), 3, Severity::Fine, "6 partitions, 3 replicas"),
-            // While one of three brokers is away.
-            (observed(), 2, Severity::Fine, "6 partitions, 3 replicas"),
-            (
-                Observed {
-                    partitions: 3,
-                    ..observed()
-                },
-                3,
-                Severity::Warning,
-                "has 3 partitions",
-            ),
-            (
-                Observed {
-                    partitions: 12,
-                    ..observed()
-                },
-                3,
-                Severity::Warning,
-                "has 12 partitions",
-            ),
-            (
-                Observed {
-                    replication_factor: 1,
-                    min_insync_replicas: Some(2),
-                    ..observed()
-                },
-                3,
-                Severity::Problem,
-                "has 1 replicas",
-            ),
-            (
-                Observed {
-                    min_insync_replicas: Some(1),
-                    ..observed()
-                },
-                3,
-                Severity::Problem,
-                "min.insync.replicas is 1",
-            ),
-            (
-                Observed {
-                    min_insync_replicas: Some(4),
-                    ..observed()
-                },
-                3,
-                Severity::Problem,
-                "nothing can be written",
-            ),
-            (
-                Observed {
-                    cleanup: Some("compact".to_owned()),
-                    ..observed()
-                },
-                3,
-                Severity::Problem,
-                "cleanup.policy is compact",
-            ),
-            (
-                Observed {
-                    max_message_bytes: Some(1_048_588),
-                    ..observed()
-                },
-                3,
-                Severity::Problem,
-                "max.message.bytes is 1048588",
-            ),
-            (
-                Observed {
-                    replication_factor: 1,
-                    min_insync_replicas: Some(1),
-                    ..observed()
-                },
-                1,
-                Severity::Warning,
-                "the cluster has 1 brokers",
-            ),
-        ];
-        for (observed, brokers, severity, text) in cases {
-            let findings = compare(&plan(), &observed, brokers);
-            assert!(
-                findings
-                    .iter()
-                    .any(|f| f.severity == severity && f.text.contains(text)),
-                "{text}: {findings:?}"
-            );
-            assert!(
-                findings.iter().all(|f| f.severity <= severity),
-                "{text}: {findings:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_small_cluster_gets_what_it_can_hold() {
-        let on = |brokers| Target::on(&plan(), brokers);
-        assert_eq!(
-            on(1),
-            Target {
-                replication_factor: 1,
-                min_insync_replicas: 1
-            }
-        );
-        assert_eq!(
-            on(2),
-            Target {
-                replication_factor: 2,
-                min_insync_replicas: 1
-            }
-        );
-        assert_eq!(
-            on(3),
-            Target {
-                replication_factor: 3,
-                min_insync_replicas: 2
-            }
-        );
-        assert_eq!(
-            on(9),
-            Target {
-                replication_factor: 3,
-                min_insync_replicas: 2
-            }
-        );
+    /// The clock stands still while a request is under way, so that the topic is
+    /// created between the first answer and the second question.
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_is_missing_only_if_two_answers_in_a_row_say_so() {
+        let broker = EmbeddedBroker::start(&[]).unwrap();
+        let mut settings = Settings::default();
+        settings.kafka.bootstrap_servers = broker.bootstrap_servers();
+        settings.topics.replication_factor = 1;
+        let admin = TopicAdmin::new(&settings, &Failures::of_command(&settings)).unwrap();
+        let specs = &specs(&settings)[..2];
+        let began = tokio::time::Instant::now();
+        let create_between = async {
+            tokio::time::sleep(CHECK_PAUSE / 2).await;
+            broker.create(&specs[..1]).unwrap();
+        };
+        let (survey, ()) = tokio::join!(admin.survey(specs, REQUEST_TIMEOUT), create_between);
+        let survey = survey.unwrap();
+        assert!(began.elapsed() >= CHECK_PAUSE);
+        assert!(survey.topics[0].is_some());
+        assert!(survey.topics[1].is_none());
     }
 }

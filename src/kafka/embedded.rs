@@ -1,39 +1,51 @@
 //! The embedded broker of `northbridge dev`: librdkafka's mock cluster, in
 //! memory, in this process. It keeps nothing and has no real transactions.
 
+use std::fmt;
+
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use crate::topics::Plan;
+use crate::topics::TopicSpec;
 
-/// A mock cluster of one broker on loopback. Ends when dropped.
-pub struct EmbeddedBroker {
+/// A cluster of one broker on the loopback address, until it is dropped.
+pub(crate) struct EmbeddedBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 impl EmbeddedBroker {
-    /// Starts the broker with these topics.
+    /// Starts the broker and creates the topics.
     ///
     /// # Errors
     ///
-    /// Where librdkafka cannot listen.
-    pub fn start(plans: &[Plan]) -> Result<Self, KafkaError> {
-        let cluster = MockCluster::new(1)?;
-        for plan in plans {
-            cluster.create_topic(&plan.name, plan.partitions, 1)?;
-        }
-        Ok(Self { cluster })
+    /// Returns librdkafka's error if the broker cannot listen.
+    pub(crate) fn start(specs: &[TopicSpec]) -> Result<Self, KafkaError> {
+        let broker = Self {
+            cluster: MockCluster::new(1)?,
+        };
+        broker.create(specs)?;
+        Ok(broker)
     }
 
-    /// Where it listens: `127.0.0.1:port`.
-    pub fn bootstrap_servers(&self) -> String {
+    /// Creates topics.
+    ///
+    /// # Errors
+    ///
+    /// Returns librdkafka's error if one exists.
+    pub(crate) fn create(&self, specs: &[TopicSpec]) -> Result<(), KafkaError> {
+        let mut specs = specs.iter();
+        specs.try_for_each(|spec| self.cluster.create_topic(&spec.name, spec.partitions, 1))
+    }
+
+    /// Returns the broker's address, `127.0.0.1:PORT`.
+    pub(crate) fn bootstrap_servers(&self) -> String {
         self.cluster.bootstrap_servers()
     }
 }
 
-impl std::fmt::Debug for EmbeddedBroker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for EmbeddedBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedBroker").finish_non_exhaustive()
     }
 }

@@ -1,22 +1,25 @@
-//! One partition's line: at most one batch is outstanding, the rest waits
-//! together for its acknowledgement.
+//! The lane of one partition: at most one batch is outstanding, and records
+//! submitted meanwhile form the next batch.
 //!
-//! librdkafka sends every record in a request of its own when it does not wait
-//! for more (`linger.ms=0`), and a small cluster drowns in those; waiting by a
-//! timer costs every push the timer. A bound on what is outstanding batches by
-//! itself and adapts to rate and round trip: under light load a record leaves
-//! at once, under heavy load all that came during one round trip leaves
-//! together. `docs/BENCHMARKS.md` has what was
-//! measured.
+//! With `linger.ms=0` librdkafka sends nearly every record in a request of its
+//! own, which overloads a small cluster; a longer linger delays every push by
+//! that time. A bound on what is outstanding needs no timer and adapts to rate
+//! and round-trip time: under light load a record leaves at once, under heavy
+//! load everything submitted during one round trip leaves together.
+//! `docs/BENCHMARKS.md` has the measurements.
 //!
-//! The lane also knows since when its partition owes an acknowledgement. It
-//! knows nothing of librdkafka: whoever calls it sends what it returns.
+//! A record that failed comes back to its lane, which pauses: later records of
+//! its key must not overtake it. While the producer is replaced, a lane holds
+//! everything; then it is retired, and new lanes take what it held.
+//!
+//! A lane also tracks since when its partition has been unavailable. It knows
+//! nothing of librdkafka: its caller sends the jobs that it releases.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The line of one partition. `J` is what is sent.
+/// The lane of one partition; `J` is one record to be sent.
 #[derive(Debug)]
 pub(super) struct Lane<J> {
     partition: i32,
@@ -25,29 +28,75 @@ pub(super) struct Lane<J> {
 
 #[derive(Debug)]
 struct State<J> {
+    phase: Phase,
+    /// Records of the current batch that are not settled yet.
     outstanding: usize,
+    /// The next batch.
     waiting: VecDeque<J>,
-    silent_since: Option<Instant>,
+    unacknowledged_since: Option<Instant>,
+    /// Since when the metadata has shown the partition as available.
+    available_since: Option<Instant>,
+    /// The largest offset that was acknowledged.
+    acknowledged: Option<i64>,
 }
 
-/// What became of one record that was sent.
+/// What a lane does with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Sends it if nothing is outstanding.
+    Open,
+    /// Keeps it for a moment, because another one failed.
+    Paused,
+    /// Keeps it, because the producer is being replaced.
+    Held,
+    /// Returns it: other lanes have taken the place of this one.
+    Retired,
+}
+
+/// How one record that was sent was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// The partition's leader answered: with an acknowledgement, or with a
-    /// refusal that is about this record alone.
-    Answered,
-    /// No answer, or one that says that the partition cannot take records now.
-    Silent,
+    /// The partition's leader acknowledged the record at this offset.
+    Acknowledged(i64),
+    /// The partition's leader rejected this record alone, which shows that the
+    /// partition is available.
+    Rejected,
+    /// The leader did not answer, or answered that the partition is not
+    /// available.
+    Failed,
+}
+
+/// What the caller does after a record was settled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<J> {
+    /// Nothing: others are outstanding, or the lane is held or retired.
+    Nothing,
+    /// Sends these now, in this order; there may be none.
+    Send(VecDeque<J>),
+    /// Resumes the lane after a pause.
+    Resume,
 }
 
 impl<J> Lane<J> {
     pub(super) fn new(partition: i32) -> Self {
+        Self::in_phase(Phase::Open, partition)
+    }
+
+    /// A lane that holds its records until [`Lane::open`].
+    pub(super) fn held(partition: i32) -> Self {
+        Self::in_phase(Phase::Held, partition)
+    }
+
+    fn in_phase(phase: Phase, partition: i32) -> Self {
         Self {
             partition,
             state: Mutex::new(State {
+                phase,
                 outstanding: 0,
                 waiting: VecDeque::new(),
-                silent_since: None,
+                unacknowledged_since: None,
+                available_since: None,
+                acknowledged: None,
             }),
         }
     }
@@ -56,57 +105,139 @@ impl<J> Lane<J> {
         self.partition
     }
 
-    /// Takes a job. What is returned is to be sent now; otherwise it waits for
-    /// what is outstanding.
-    pub(super) fn submit(&self, job: J, now: Instant) -> Option<J> {
+    /// Returns the job if it is to be sent now; otherwise keeps it for the
+    /// next batch.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if the lane is retired.
+    pub(super) fn submit(&self, job: J, now: Instant) -> Result<Option<J>, J> {
         let mut state = self.lock();
-        if state.outstanding > 0 {
-            state.waiting.push_back(job);
-            return None;
+        match state.phase {
+            Phase::Open if state.outstanding == 0 => {
+                state.outstanding = 1;
+                state.unacknowledged_since.get_or_insert(now);
+                Ok(Some(job))
+            }
+            Phase::Open | Phase::Paused | Phase::Held => {
+                state.waiting.push_back(job);
+                Ok(None)
+            }
+            Phase::Retired => Err(job),
         }
-        state.outstanding = 1;
-        state.silent_since.get_or_insert(now);
-        Some(job)
     }
 
-    /// One of the jobs sent was settled. All that is returned is to be sent
-    /// now, in this order.
-    pub(super) fn settle(&self, settled: Settled, now: Instant) -> VecDeque<J> {
+    /// Settles one job that was sent.
+    pub(super) fn settle(&self, settled: Settled, now: Instant) -> Next<J> {
         let mut state = self.lock();
         state.outstanding = state.outstanding.saturating_sub(1);
-        if settled == Settled::Answered {
-            state.silent_since = (state.outstanding > 0).then_some(now);
+        if let Settled::Acknowledged(offset) = settled {
+            state.acknowledged = state.acknowledged.max(Some(offset));
         }
-        if state.outstanding > 0 {
-            return VecDeque::new();
+        if settled != Settled::Failed {
+            // The rest of the batch has waited since now, not since it was sent.
+            state.unacknowledged_since = (state.outstanding > 0).then_some(now);
         }
-        let batch = std::mem::take(&mut state.waiting);
-        state.outstanding = batch.len();
-        if !batch.is_empty() {
-            state.silent_since.get_or_insert(now);
-        }
-        batch
+        state.next(now)
     }
 
-    /// How long the partition has owed an answer; zero while it is well.
-    pub(super) fn silence(&self, now: Instant) -> Duration {
+    /// Takes back a job that failed, to be sent again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if the lane is retired.
+    pub(super) fn take_back(&self, job: J, now: Instant) -> Result<Next<J>, J> {
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Open => state.phase = Phase::Paused,
+            Phase::Paused | Phase::Held => {}
+            Phase::Retired => return Err(job),
+        }
+        state.outstanding = state.outstanding.saturating_sub(1);
+        state.waiting.push_back(job);
+        Ok(state.next(now))
+    }
+
+    /// Ends a pause. Returns what the lane kept, to be sent now, by age.
+    pub(super) fn resume(&self, now: Instant) -> VecDeque<J> {
+        let mut state = self.lock();
+        if state.phase != Phase::Paused {
+            return VecDeque::new();
+        }
+        state.phase = Phase::Open;
+        state.next_batch(now)
+    }
+
+    /// Sends nothing more until the lane is retired.
+    pub(super) fn hold(&self) {
+        let mut state = self.lock();
+        if state.phase != Phase::Retired {
+            state.phase = Phase::Held;
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.lock().phase == Phase::Held
+    }
+
+    /// Ends the lane. Returns the jobs that it held.
+    pub(super) fn retire(&self) -> VecDeque<J> {
+        let mut state = self.lock();
+        state.phase = Phase::Retired;
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// Opens a lane that held its records. Returns `earlier` and those, to be
+    /// sent now and in this order.
+    pub(super) fn open(&self, mut earlier: VecDeque<J>, now: Instant) -> VecDeque<J> {
+        let mut state = self.lock();
+        earlier.append(&mut state.waiting);
+        state.waiting = earlier;
+        state.phase = Phase::Open;
+        state.next_batch(now)
+    }
+
+    /// How long the partition has been without an acknowledgement that is due,
+    /// or without a leader; zero if it is healthy.
+    pub(super) fn unacknowledged_for(&self, now: Instant) -> Duration {
         self.lock()
-            .silent_since
+            .unacknowledged_since
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The cluster says that the partition can take records. That ends a
-    /// silence only if nothing is owed: what is outstanding is better evidence.
-    pub(super) fn seen_well(&self) {
+    /// How long the partition has been without an acknowledgement that is due
+    /// although the metadata shows it as available; zero if nothing is due.
+    pub(super) fn stalled_for(&self, now: Instant) -> Duration {
+        let state = self.lock();
+        let since = state.unacknowledged_since.max(state.available_since);
+        since
+            .filter(|_| state.outstanding > 0 && state.available_since.is_some())
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The largest offset that was acknowledged.
+    pub(super) fn acknowledged(&self) -> Option<i64> {
+        self.lock().acknowledged
+    }
+
+    /// Records that the metadata shows the partition as available. That ends no
+    /// silence while records are outstanding: a frozen broker is still the
+    /// leader in the metadata, and a missing acknowledgement is the better
+    /// evidence.
+    pub(super) fn mark_available(&self, now: Instant) {
         let mut state = self.lock();
+        state.available_since.get_or_insert(now);
         if state.outstanding == 0 {
-            state.silent_since = None;
+            state.unacknowledged_since = None;
         }
     }
 
-    /// The cluster cannot be asked, or says that the partition takes no records.
-    pub(super) fn seen_unwell(&self, now: Instant) {
-        self.lock().silent_since.get_or_insert(now);
+    /// Records that there is no metadata, or that it shows the partition as
+    /// unavailable.
+    pub(super) fn mark_unavailable(&self, now: Instant) {
+        let mut state = self.lock();
+        state.available_since = None;
+        state.unacknowledged_since.get_or_insert(now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
@@ -115,55 +246,140 @@ impl<J> Lane<J> {
     }
 }
 
+impl<J> State<J> {
+    fn next(&mut self, now: Instant) -> Next<J> {
+        match self.phase {
+            Phase::Open if self.outstanding == 0 => Next::Send(self.next_batch(now)),
+            Phase::Paused if self.outstanding == 0 => Next::Resume,
+            Phase::Open | Phase::Paused | Phase::Held | Phase::Retired => Next::Nothing,
+        }
+    }
+
+    fn next_batch(&mut self, now: Instant) -> VecDeque<J> {
+        let batch = std::mem::take(&mut self.waiting);
+        self.outstanding = batch.len();
+        if !batch.is_empty() {
+            self.unacknowledged_since.get_or_insert(now);
+        }
+        batch
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ACKNOWLEDGED: Settled = Settled::Acknowledged(0);
+
+    fn send<const N: usize>(jobs: [&'static str; N]) -> Next<&'static str> {
+        Next::Send(VecDeque::from(jobs))
+    }
+
     #[test]
-    fn a_record_leaves_at_once_when_nothing_is_outstanding() {
+    fn a_record_leaves_at_once_if_nothing_is_outstanding() {
         let lane = Lane::new(0);
-        assert_eq!(lane.submit("a", Instant::now()), Some("a"));
+        assert_eq!(lane.submit("a", Instant::now()), Ok(Some("a")));
     }
 
     #[test]
-    fn what_came_during_a_round_trip_leaves_together_in_order() {
+    fn records_submitted_during_a_round_trip_leave_together_in_order() {
         let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now);
-        assert_eq!(lane.submit("b", now), None);
-        assert_eq!(lane.submit("c", now), None);
-        assert_eq!(lane.settle(Settled::Answered, now), ["b", "c"]);
-        assert_eq!(lane.submit("d", now), None);
-        assert!(
-            lane.settle(Settled::Answered, now).is_empty(),
-            "c is outstanding"
-        );
-        assert_eq!(lane.settle(Settled::Answered, now), ["d"]);
+        lane.submit("a", now).unwrap();
+        assert_eq!(lane.submit("b", now), Ok(None));
+        assert_eq!(lane.submit("c", now), Ok(None));
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c"]));
+        assert_eq!(lane.submit("d", now), Ok(None));
+        let next = lane.settle(ACKNOWLEDGED, now);
+        assert_eq!(next, Next::Nothing, "c is outstanding");
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["d"]));
     }
 
     #[test]
-    fn silence_counts_from_the_first_unanswered_record_and_survives_failures() {
+    fn the_time_without_acknowledgement_counts_from_the_first_record_across_failures() {
         let (lane, start) = (Lane::new(0), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(lane.silence(after(5)), Duration::ZERO);
-        lane.submit("a", start);
-        lane.settle(Settled::Silent, after(3));
-        lane.submit("b", after(4));
-        assert_eq!(lane.silence(after(5)), Duration::from_secs(5));
-        lane.settle(Settled::Answered, after(6));
-        assert_eq!(lane.silence(after(7)), Duration::ZERO);
+        assert_eq!(lane.unacknowledged_for(after(5)), Duration::ZERO);
+        lane.submit("a", start).unwrap();
+        lane.settle(Settled::Failed, after(3));
+        lane.submit("b", after(4)).unwrap();
+        assert_eq!(lane.unacknowledged_for(after(5)), Duration::from_secs(5));
+        lane.settle(ACKNOWLEDGED, after(6));
+        assert_eq!(lane.unacknowledged_for(after(7)), Duration::ZERO);
     }
 
     #[test]
-    fn the_clusters_word_ends_a_silence_only_when_nothing_is_owed() {
+    fn metadata_marks_a_partition_available_only_if_nothing_is_outstanding() {
         let (lane, start) = (Lane::new(0), Instant::now());
         let later = start + Duration::from_secs(9);
-        lane.submit("a", start);
-        lane.seen_well();
-        assert_eq!(lane.silence(later), Duration::from_secs(9));
-        lane.settle(Settled::Silent, later);
-        lane.seen_well();
-        assert_eq!(lane.silence(later), Duration::ZERO);
-        lane.seen_unwell(start);
-        assert_eq!(lane.silence(later), Duration::from_secs(9));
+        lane.submit("a", start).unwrap();
+        lane.mark_available(start);
+        assert_eq!(lane.unacknowledged_for(later), Duration::from_secs(9));
+        lane.settle(Settled::Failed, later);
+        lane.mark_available(later);
+        assert_eq!(lane.unacknowledged_for(later), Duration::ZERO);
+        lane.mark_unavailable(start);
+        assert_eq!(lane.unacknowledged_for(later), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_partition_stalls_while_it_is_available_and_acknowledges_nothing() {
+        let (lane, start) = (Lane::new(0), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        lane.mark_available(start);
+        assert_eq!(lane.stalled_for(after(5)), Duration::ZERO, "nothing is due");
+        lane.submit("a", after(5)).unwrap();
+        assert_eq!(lane.stalled_for(after(7)), Duration::from_secs(2));
+        lane.mark_unavailable(after(7));
+        assert_eq!(lane.stalled_for(after(8)), Duration::ZERO, "no leader");
+        lane.mark_available(after(8));
+        assert_eq!(lane.stalled_for(after(11)), Duration::from_secs(3));
+        lane.settle(ACKNOWLEDGED, after(11));
+        assert_eq!(lane.stalled_for(after(12)), Duration::ZERO);
+    }
+
+    #[test]
+    fn nothing_overtakes_a_record_that_failed() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        lane.submit("a", now).unwrap();
+        lane.submit("b", now).unwrap();
+        lane.submit("c", now).unwrap();
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c"]));
+        assert_eq!(lane.take_back("b", now), Ok(Next::Nothing));
+        assert_eq!(lane.submit("d", now), Ok(None));
+        assert_eq!(lane.take_back("c", now), Ok(Next::Resume));
+        assert_eq!(lane.submit("e", now), Ok(None));
+        assert_eq!(lane.resume(now), ["b", "d", "c", "e"]);
+        assert!(lane.resume(now).is_empty());
+        assert_eq!(lane.submit("f", now), Ok(None), "four are outstanding");
+    }
+
+    #[test]
+    fn a_held_lane_keeps_what_is_submitted_and_what_failed() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        lane.submit("a", now).unwrap();
+        lane.submit("b", now).unwrap();
+        lane.hold();
+        assert_eq!(lane.take_back("a", now), Ok(Next::Nothing));
+        assert_eq!(lane.submit("c", now), Ok(None));
+        assert!(lane.resume(now).is_empty(), "the lane is held");
+        assert_eq!(lane.retire(), ["b", "a", "c"]);
+        assert_eq!(lane.submit("d", now), Err("d"));
+        assert_eq!(lane.take_back("d", now), Err("d"));
+        let next = Lane::held(0);
+        assert_eq!(next.submit("d", now), Ok(None));
+        assert_eq!(next.open(VecDeque::from(["a"]), now), ["a", "d"]);
+        assert_eq!(next.submit("e", now), Ok(None), "a is outstanding");
+    }
+
+    #[test]
+    fn an_acknowledgement_that_arrives_while_the_lane_is_held_releases_nothing() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        lane.submit("a", now).unwrap();
+        lane.submit("b", now).unwrap();
+        lane.hold();
+        let next = lane.settle(Settled::Acknowledged(7), now);
+        assert_eq!(next, Next::Nothing);
+        assert_eq!(lane.acknowledged(), Some(7));
+        assert_eq!(lane.retire(), ["b"]);
     }
 }

@@ -1,80 +1,99 @@
-//! Watches the cluster for the producer, on a thread of its own: which
-//! partitions can take records, whether the topics are fit, whether the
-//! connections are warm; and replaces a producer that met a fatal error.
+//! Monitors the cluster on behalf of the producer: which partitions are
+//! available, whether the topics meet their requirements, and whether there is
+//! a warm connection to each leader. Holds the readiness conditions that
+//! follow from it, and replaces (see `replacement`) a producer that cannot
+//! recover.
 //!
-//! librdkafka's questions block, so none of this runs on the runtime.
+//! Runs on a thread of its own, because librdkafka's requests block.
+
+mod cluster_state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::metadata::MetadataPartition;
+use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 
 use super::Producer;
-use super::admin::{Admin, Severity, Survey};
-use crate::process::health::{Condition, Readiness};
-use crate::topics::{Plan, Topic};
+use super::admin::TopicAdmin;
+use super::delivery_error::TopicPartition;
+use super::failure::{Denial, Failure, Operation, Resource};
+use super::metrics::TopicFindings;
+use super::replacement::{Reason, Replacement};
+use super::topic_check::{Severity, TopicCheck};
+use crate::process::readiness::{Condition, Readiness};
+use crate::topics::Topic;
+use cluster_state::{ClusterState, available};
 
-/// How often the cluster is asked while it is well.
-const PACE: Duration = Duration::from_secs(1);
-/// How often while it is not: its return must be known within a second.
-const HURRY: Duration = Duration::from_millis(100);
-/// An acknowledgement that is owed for so long is a sign that something is wrong.
-const UNEASY: Duration = Duration::from_millis(500);
-/// How long a question may take.
-const ASK: Duration = Duration::from_secs(2);
-/// How long the one about the topics' settings may take. A cluster that does
-/// not show them may never answer it, and readiness waits for the first.
-const ASK_SETTINGS: Duration = Duration::from_secs(1);
-/// So long a cluster that came back may take to be well before its topics are
-/// suspected: looking at them holds up the questions.
-const SETTLING: Duration = Duration::from_secs(5);
-/// How often fit topics are looked at again.
-const SURVEY: Duration = Duration::from_secs(60);
-/// How often topics that are not fit, or could not be looked at, are.
-const SURVEY_SOON: Duration = Duration::from_secs(3);
+/// How often the cluster is checked while it is healthy.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often while it is not: a recovery must be noticed within a second.
+const FAST_INTERVAL: Duration = Duration::from_millis(100);
+/// From this time without an acknowledgement the cluster counts as not healthy.
+const SILENCE_WARNING: Duration = Duration::from_millis(500);
+/// The timeout of a metadata request and of a request to a leader.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The timeout of a request for the topics' settings. A cluster that denies
+/// access to them may never answer it, and readiness waits for the first check.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after Kafka became reachable again an outage is not yet blamed on
+/// the topics. Checking them delays the metadata requests.
+const RECOVERY_GRACE: Duration = Duration::from_secs(5);
+/// How often topics that meet their requirements are checked.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often topics that do not, or that could not be checked.
+const FAST_TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The thread that watches. Ends when dropped.
+/// The monitoring thread, which ends after this is dropped.
 #[derive(Debug)]
 pub struct Monitor {
     stop: Arc<AtomicBool>,
 }
 
 impl Monitor {
-    /// Starts watching, and keeps the conditions `kafka`, `topics` and
-    /// `connections` of `readiness`.
+    /// Starts the thread, and adds the conditions `kafka`, `topics` and
+    /// `connections` to `readiness`.
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be started.
+    /// Returns the operating system's error if the thread cannot be started.
     pub fn start(
         producer: Producer,
-        admin: Admin,
+        admin: TopicAdmin,
+        findings: TopicFindings,
         readiness: &Readiness,
         answer_deadline: Duration,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = Watch {
-            kafka: readiness.condition("kafka", "no broker has answered yet"),
-            topics: readiness.condition("topics", "not compared yet"),
-            connections: readiness.condition("connections", "no leader has been asked yet"),
+        let monitoring = Monitoring {
+            kafka: readiness
+                .condition("kafka", "no broker has responded yet")
+                .explained_by(producer.failures().clone()),
+            topics: readiness.condition("topics", "not checked yet"),
+            connections: readiness
+                .condition("connections", "no leader has responded yet")
+                .explained_by(producer.failures().clone()),
             runtime: Handle::current(),
             answer_deadline,
-            min_insync: [1; Topic::INGRESS.len()],
-            next_survey: Instant::now(),
-            fit: false,
-            said: Vec::new(),
+            min_insync_replicas: [1; Topic::INGRESS.len()],
+            next_topic_check: Instant::now(),
+            topics_met_requirements: false,
+            logged_findings: Vec::new(),
             contact: Contact::Unknown,
-            was_well: false,
-            warm: 0,
+            was_ever_healthy: false,
+            warm_leaders: 0,
+            replacement: Replacement::new(),
+            cluster_id: None,
+            other_cluster: String::new(),
             producer,
             admin,
+            findings,
         };
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new()
             .name("kafka-monitor".to_owned())
-            .spawn(move || watch.run(&stopped))?;
+            .spawn(move || monitoring.run(&stopped))?;
         Ok(Self { stop })
     }
 }
@@ -85,303 +104,332 @@ impl Drop for Monitor {
     }
 }
 
-struct Watch {
+/// The state of the monitoring thread.
+struct Monitoring {
     producer: Producer,
-    admin: Admin,
+    admin: TopicAdmin,
+    findings: TopicFindings,
     runtime: Handle,
     kafka: Condition,
     topics: Condition,
     connections: Condition,
     answer_deadline: Duration,
-    /// `min.insync.replicas` of each topic, as far as known.
-    min_insync: [i32; Topic::INGRESS.len()],
-    next_survey: Instant,
-    /// Whether the topics were fit when they were looked at last.
-    fit: bool,
-    /// The findings that were logged last.
-    said: Vec<String>,
+    /// By topic; 1 until the first check has read the real values.
+    min_insync_replicas: [i32; Topic::INGRESS.len()],
+    next_topic_check: Instant,
+    topics_met_requirements: bool,
+    /// What was logged last, so that nothing is logged twice.
+    logged_findings: Vec<String>,
     contact: Contact,
-    /// Whether every partition could take records at some time.
-    was_well: bool,
-    /// Leaders asked so far; the connections are warm when all were.
-    warm: usize,
+    was_ever_healthy: bool,
+    /// Requests to leaders that succeeded since the producer was created; once
+    /// they are as many as there are partitions, every connection is warm.
+    warm_leaders: usize,
+    replacement: Replacement,
+    /// As of the last check; `None` until the first one has found it.
+    cluster_id: Option<String>,
+    /// Ends the reason of a healthy cluster once another one answers; else empty.
+    other_cluster: String,
 }
 
-/// Whether Kafka answers.
+/// The outcome of the requests sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
-    /// It was not asked yet.
+    /// No request has been sent yet.
     Unknown,
-    /// The last question was not answered.
+    /// The last request failed.
     Lost,
-    /// All questions since then were.
+    /// Every request since then succeeded.
     Since(Instant),
 }
 
-/// The partitions of one topic, and whether each can take records.
-struct Seen {
-    topic: Topic,
-    takes_records: Vec<bool>,
-}
-
-/// What a look at the cluster has shown, from best to worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    /// Every partition can take records.
-    Well,
-    /// Some cannot.
-    Unwell,
-    /// Some topics do not exist.
-    Missing,
-    /// No broker answered.
-    Silent,
-}
-
-impl Sight {
-    fn of(topics: &[Seen]) -> Self {
-        if topics.iter().any(|topic| topic.takes_records.is_empty()) {
-            Self::Missing
-        } else if topics
-            .iter()
-            .all(|topic| topic.takes_records.iter().all(|takes| *takes))
-        {
-            Self::Well
-        } else {
-            Self::Unwell
-        }
+impl Contact {
+    fn is_older_than(self, duration: Duration) -> bool {
+        matches!(self, Self::Since(since) if since.elapsed() >= duration)
     }
 }
 
-impl Watch {
+impl Monitoring {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            if self.producer.is_fatal() {
-                self.replace();
+            if let Some(reason) = self.replacement.due(&self.producer) {
+                self.replace_producer(&reason);
             }
-            let sight = self.observe();
-            self.judge(sight);
-            // A frozen leader stays the leader until its session ends. Until
-            // then only silence tells, and only these questions let librdkafka
-            // learn of the new leader soon; nothing else may hold them up.
-            let silence = self.producer.longest_silence();
-            let calm = sight == Sight::Well && silence < UNEASY;
-            if calm {
-                self.keep_warm();
+            let cluster = self.refresh_metadata();
+            let unacknowledged_for = self.producer.longest_unacknowledged();
+            self.update_readiness(cluster);
+            // A frozen broker stays the leader in the metadata until its
+            // session expires. Until then only missing acknowledgements reveal
+            // it, and only frequent metadata requests let librdkafka learn of
+            // the new leader soon, so nothing else may delay them.
+            let is_healthy =
+                cluster == ClusterState::Healthy && unacknowledged_for < SILENCE_WARNING;
+            if is_healthy {
+                self.keep_connections_warm();
             }
-            // Also of a cluster that stays unwell: the reason may be in the topics.
-            let stays = silence >= self.answer_deadline && self.contact.is_older_than(SETTLING);
-            let may_look = calm || !self.fit || stays;
-            if sight != Sight::Silent && may_look && Instant::now() >= self.next_survey {
-                self.survey();
+            let may_check = is_healthy || self.may_be_caused_by_topics(cluster, unacknowledged_for);
+            if may_check && Instant::now() >= self.next_topic_check {
+                self.check_topics();
             }
-            std::thread::sleep(if calm { PACE } else { HURRY });
+            std::thread::sleep(if is_healthy { INTERVAL } else { FAST_INTERVAL });
         }
     }
 
-    fn replace(&mut self) {
+    /// Returns whether the topics may be the reason why the cluster is not
+    /// healthy: they failed the last check, or the outage outlasts the push
+    /// deadline although Kafka has been reachable for a while.
+    fn may_be_caused_by_topics(&self, cluster: ClusterState, unacknowledged_for: Duration) -> bool {
+        let is_lasting = unacknowledged_for >= self.answer_deadline
+            && self.contact.is_older_than(RECOVERY_GRACE);
+        cluster != ClusterState::Unreachable && (is_lasting || !self.topics_met_requirements)
+    }
+
+    fn replace_producer(&mut self, reason: &Reason) {
+        const REPLACED: &str =
+            "replaced the producer; the new one resends what was not acknowledged";
+        let is_known = self.denial().is_some();
+        if let Reason::FatalError(code, _) = reason {
+            // The one right that a producer needs outside any record.
+            let attempt = Denial::new(Operation::IdempotentWrite, Resource::Cluster);
+            let failures = self.producer.failures();
+            failures.observe_denial(&KafkaError::Global(*code), attempt);
+        }
         match self.producer.replace() {
             Ok(()) => {
-                self.warm = 0;
-                tracing::warn!("the producer met a fatal error; a fresh one took over");
+                self.warm_leaders = 0;
+                if is_known {
+                    tracing::debug!(%reason, "{REPLACED}");
+                } else {
+                    tracing::warn!(%reason, "{REPLACED}");
+                }
             }
-            Err(error) => tracing::error!(%error, "no fresh producer could be made"),
+            Err(error) => tracing::error!(%error, "cannot replace the producer; retrying"),
         }
     }
 
-    /// Asks which partitions can take records, and tells the producer.
-    fn observe(&mut self) -> Sight {
-        let sight = match self.ask() {
-            Ok(seen) => {
-                for topic in &seen {
-                    if topic.takes_records.is_empty() {
-                        self.producer.not_seen(topic.topic);
-                    }
-                    self.producer.seen(topic.topic, &topic.takes_records);
+    /// Fetches the metadata of every topic and applies it to the producer.
+    fn refresh_metadata(&mut self) -> ClusterState {
+        match self.available_partitions() {
+            Ok(topics) => {
+                self.contact_succeeded();
+                for (spec, available) in self.producer.specs().iter().zip(&topics) {
+                    self.producer.update_metadata(spec.topic, available);
                 }
-                Sight::of(&seen)
+                ClusterState::of(&topics)
             }
             Err(error) => {
-                for topic in Topic::INGRESS {
-                    self.producer.not_seen(topic);
-                }
-                if self.contact != Contact::Lost {
-                    tracing::warn!(%error, "Kafka does not answer; pushes wait for it, and are refused after a while");
-                }
-                Sight::Silent
+                self.contact_failed(&error);
+                self.producer.mark_unavailable();
+                ClusterState::Unreachable
             }
-        };
-        self.contact = match self.contact {
-            _ if sight == Sight::Silent => Contact::Lost,
-            Contact::Since(then) => Contact::Since(then),
-            Contact::Unknown => Contact::Since(Instant::now()),
-            Contact::Lost => {
-                tracing::info!("Kafka answers again");
-                Contact::Since(Instant::now())
-            }
-        };
-        sight
-    }
-
-    fn ask(&self) -> Result<Vec<Seen>, rdkafka::error::KafkaError> {
-        let mut seen = Vec::new();
-        for plan in self.producer.plans() {
-            let metadata = self.producer.topic(&plan.name, ASK)?;
-            let min_insync = self.min_insync[plan.topic.index()];
-            let mut takes_records = Vec::new();
-            if let Some(topic) = metadata
-                .topics()
-                .first()
-                .filter(|topic| topic.error().is_none())
-            {
-                takes_records.resize(topic.partitions().len(), false);
-                for partition in topic.partitions() {
-                    let place = usize::try_from(partition.id()).unwrap_or(usize::MAX);
-                    if let Some(takes) = takes_records.get_mut(place) {
-                        *takes = can_take_records(partition, min_insync);
-                    }
-                }
-            }
-            seen.push(Seen {
-                topic: plan.topic,
-                takes_records,
-            });
         }
-        Ok(seen)
     }
 
-    /// Ready for the first time only when all is well. Then it takes a whole
-    /// outage, older than the answer's deadline, to end that, and one partition
-    /// to end the outage: while some partition takes records, refusing
-    /// connections would lose more.
-    fn judge(&mut self, sight: Sight) {
-        self.producer.longest_silence();
-        let shortest = self.producer.shortest_silence();
-        let is_away = matches!(sight, Sight::Unwell | Sight::Silent);
-        if is_away && shortest >= self.answer_deadline {
-            let why = format!(
-                "no partition has taken records for {} s",
-                shortest.as_secs()
+    /// Returns, for each topic, whether each partition is available; nothing
+    /// for a topic that does not exist.
+    fn available_partitions(&self) -> Result<Vec<Vec<bool>>, KafkaError> {
+        let specs = self.producer.specs().iter();
+        specs
+            .map(|spec| {
+                let metadata = self.producer.metadata(&spec.name, REQUEST_TIMEOUT)?;
+                let min_insync_replicas = self.min_insync_replicas[spec.topic.index()];
+                let topic = metadata.topics().first();
+                Ok(topic.map_or_else(Vec::new, |topic| available(topic, min_insync_replicas)))
+            })
+            .collect()
+    }
+
+    fn contact_succeeded(&mut self) {
+        self.producer.failures().answered();
+        if self.contact == Contact::Lost {
+            tracing::info!("Kafka is reachable again");
+        }
+        if !matches!(self.contact, Contact::Since(_)) {
+            self.contact = Contact::Since(Instant::now());
+        }
+    }
+
+    fn contact_failed(&mut self, error: &KafkaError) {
+        if self.contact != Contact::Lost {
+            let reason = self.producer.failures().symptom();
+            tracing::warn!(
+                %error,
+                reason = reason.as_ref().map(tracing::field::display),
+                "Kafka is unreachable; pushes wait until their deadline, then get 503"
             );
+        }
+        self.contact = Contact::Lost;
+    }
+
+    /// Readiness begins when every partition is available. From then on only
+    /// an outage of all partitions that is older than the push deadline ends
+    /// it, and one available partition restores it: an ingress that can store
+    /// some pushes loses fewer than one that refuses connections.
+    ///
+    /// An ingress whose producer gets no id can store nothing.
+    fn update_readiness(&mut self, cluster: ClusterState) {
+        if let Some(denial) = self.denial() {
+            self.kafka.set(false, &denial.to_string());
+            return;
+        }
+        let unacknowledged_for = self.producer.shortest_unacknowledged();
+        let is_outage = matches!(cluster, ClusterState::Degraded | ClusterState::Unreachable);
+        if is_outage && unacknowledged_for >= self.answer_deadline {
+            let seconds = unacknowledged_for.as_secs();
+            let why = format!("no partition has accepted records for {seconds} s");
             if self.kafka.set(false, &why) {
-                tracing::warn!("Kafka is known to be down; pushes are refused at once");
+                tracing::warn!("Kafka is known to be down; pushes get 503 at once");
             }
             return;
         }
-        match sight {
-            Sight::Well => {
-                self.was_well = true;
-                self.kafka.set(
-                    true,
-                    "every partition has a leader and enough replicas in sync",
-                );
+        match cluster {
+            ClusterState::Healthy => {
+                self.was_ever_healthy = true;
+                let why = "every partition has a leader and enough in-sync replicas";
+                self.kafka
+                    .set(true, &format!("{why}{}", self.other_cluster));
             }
-            Sight::Unwell => {
-                let why = "some partitions have no leader or too few replicas in sync";
-                if self.was_well {
+            ClusterState::Degraded => {
+                let why = "some partitions have no leader or too few in-sync replicas";
+                if self.was_ever_healthy {
                     self.kafka.set(true, why);
                 } else {
                     self.kafka.explain(why);
                 }
             }
-            Sight::Missing => self.kafka.explain("some topics do not exist"),
-            Sight::Silent => self.kafka.explain("no broker answers just now"),
+            ClusterState::TopicsMissing => self.kafka.explain("some topics do not exist"),
+            ClusterState::Unreachable => self.kafka.explain(&self.unreachable()),
         }
     }
 
-    /// Asks one leader for its last offset: a connection that is used stays
-    /// open, and the first record on it does not wait for it to be made.
-    /// Before the first readiness, and after a restart, all of them at once.
-    fn keep_warm(&mut self) {
+    /// Returns why librdkafka's producer gets no id, if that is why it fails.
+    fn denial(&self) -> Option<Failure> {
+        let failures = self.producer.failures();
+        failures.denial_of(Operation::IdempotentWrite)
+    }
+
+    fn unreachable(&self) -> String {
+        let symptom = self.producer.failures().symptom();
+        symptom.map_or_else(
+            || "no broker is reachable".to_owned(),
+            |symptom| format!("no broker is reachable: {symptom}"),
+        )
+    }
+
+    /// Sends a request to one leader, each time another one, so that no broker
+    /// closes its connection as idle and the next record need not wait for a
+    /// new one. On the first pass, and after the producer was replaced, sends
+    /// one to each leader at once.
+    fn keep_connections_warm(&mut self) {
         let partitions = self.partitions();
-        let first = self.warm < partitions.len();
-        let asked: Vec<usize> = if first {
-            (self.warm..partitions.len()).collect()
+        let is_first_pass = self.warm_leaders < partitions.len();
+        let (start, count) = if is_first_pass {
+            (self.warm_leaders, partitions.len())
         } else {
-            vec![self.warm % partitions.len().max(1)]
+            (self.warm_leaders % partitions.len().max(1), 1)
         };
-        for place in asked {
-            let Some((name, partition)) = partitions.get(place) else {
-                continue;
-            };
-            if self.producer.ask_leader(name, *partition, ASK).is_err() {
-                return;
+        for partition in partitions.iter().copied().skip(start).take(count) {
+            match self.producer.ping_leader(partition, REQUEST_TIMEOUT) {
+                Ok(true) => self.warm_leaders += 1,
+                Ok(false) => return self.replacement.report(Reason::RecordsLost(partition)),
+                Err(_) => return,
             }
-            self.warm += 1;
         }
-        if first {
-            self.connections.set(true, "every leader has answered");
+        if is_first_pass {
+            self.connections.set(true, "every leader has responded");
         }
     }
 
-    fn partitions(&self) -> Vec<(String, i32)> {
-        let of = |plan: &Plan| {
-            let name = plan.name.clone();
-            let count = self.producer.partition_count(plan.topic);
-            (0..)
-                .take(count)
-                .map(move |partition| (name.clone(), partition))
+    /// Returns every known partition.
+    fn partitions(&self) -> Vec<TopicPartition> {
+        let topics = self.producer.specs().iter().map(|spec| spec.topic);
+        let of_topic = |topic| {
+            let partitions = (0..).take(self.producer.partition_count(topic));
+            partitions.map(move |partition| TopicPartition(topic, partition))
         };
-        self.producer.plans().iter().flat_map(of).collect()
+        topics.flat_map(of_topic).collect()
     }
 
-    fn survey(&mut self) {
-        let survey = self
-            .runtime
-            .block_on(self.admin.survey(self.producer.plans(), ASK_SETTINGS));
-        self.next_survey = Instant::now() + SURVEY_SOON;
-        let survey = match survey {
-            Ok(survey) => survey,
+    /// Notices that another cluster answers, as after a change of the names in
+    /// `kafka.bootstrap_servers`. Its topics are other topics, so the producer is
+    /// replaced; pushes are stored there from now on.
+    fn check_cluster_id(&mut self) {
+        let Some(id) = self.producer.cluster_id(REQUEST_TIMEOUT) else {
+            return;
+        };
+        match self.cluster_id.replace(id.clone()) {
+            Some(before) if before != id => {
+                tracing::warn!(
+                    cluster_id = %id,
+                    %before,
+                    "another Kafka cluster answers; pushes are stored there"
+                );
+                self.other_cluster = format!(
+                    "; another cluster answers than before: its id is {id}, the last one's was {before}"
+                );
+                self.replacement.report(Reason::OtherCluster);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn check_topics(&mut self) {
+        self.next_topic_check = Instant::now() + FAST_TOPIC_CHECK_INTERVAL;
+        self.check_cluster_id();
+        let specs = self.producer.specs();
+        let check = self.admin.check(specs, SETTINGS_TIMEOUT);
+        let check = match self.runtime.block_on(check) {
+            Ok(check) => check,
             Err(error) => {
-                self.topics
-                    .explain(&format!("the topics could not be compared: {error}"));
-                return;
+                let why = format!("cannot check the topics: {error}");
+                return self.topics.explain(&why);
             }
         };
-        for (topic, observed) in &survey.observed {
-            if let Some(min) = observed.min_insync_replicas {
-                self.min_insync[topic.index()] = min;
+        for (topic, observed) in &check.observed {
+            if let Some(min) = observed.min_insync_replicas() {
+                self.min_insync_replicas[topic.index()] = min;
             }
         }
-        self.say(&survey);
-        self.fit = survey.problem().is_none();
-        if let Some(problem) = survey.problem() {
-            let why = format!("{}: {}", problem.topic, problem.text);
-            self.topics.set(false, &why);
+        self.findings.set(&check);
+        self.log_findings(&check);
+        self.topics_met_requirements = check.first_problem().is_none();
+        if let Some(problem) = check.first_problem() {
+            // Readiness waits for topics that meet their requirements, and outlasts
+            // a change: it concerns every instance, and an ingress that can store
+            // some pushes loses fewer than none.
+            self.topics.explain(&problem.about_topic());
         } else {
-            self.topics.set(true, "all are there and fit");
-            self.next_survey = Instant::now() + SURVEY;
+            self.topics.set(true, "all topics meet their requirements");
+            self.next_topic_check = Instant::now() + TOPIC_CHECK_INTERVAL;
         }
     }
 
-    /// Logs what is to be said about the topics, once until it changes.
-    fn say(&mut self, survey: &Survey) {
-        let findings = survey
+    /// Logs the findings if they differ from those logged last.
+    fn log_findings(&mut self, check: &TopicCheck) {
+        let findings = check
             .findings
             .iter()
-            .filter(|finding| finding.severity != Severity::Fine);
-        let said: Vec<String> = findings.clone().map(ToString::to_string).collect();
-        if said == self.said {
+            .filter(|finding| finding.severity != Severity::Ok);
+        let texts: Vec<String> = findings.clone().map(ToString::to_string).collect();
+        if texts == self.logged_findings {
             return;
         }
         for finding in findings {
             let (topic, text) = (finding.topic.as_str(), finding.text.as_str());
-            if finding.severity == Severity::Problem {
-                tracing::error!(topic, finding = text, "a topic is not fit");
+            if finding.severity.must_be_fixed() {
+                tracing::error!(
+                    topic,
+                    finding = text,
+                    "a topic does not meet its requirements"
+                );
             } else {
-                tracing::warn!(topic, finding = text, "a topic is not as configured");
+                tracing::warn!(
+                    topic,
+                    finding = text,
+                    "a topic differs from its configuration"
+                );
             }
         }
-        self.said = said;
+        self.logged_findings = texts;
     }
-}
-
-impl Contact {
-    fn is_older_than(self, time: Duration) -> bool {
-        matches!(self, Self::Since(then) if then.elapsed() >= time)
-    }
-}
-
-fn can_take_records(partition: &MetadataPartition, min_insync: i32) -> bool {
-    let in_sync = i32::try_from(partition.isr().len()).unwrap_or(i32::MAX);
-    partition.error().is_none() && partition.leader() >= 0 && in_sync >= min_insync
 }

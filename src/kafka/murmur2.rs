@@ -1,9 +1,9 @@
-//! Which partition a key belongs to: the same one that Java's clients choose,
-//! so that other producers and stream processors agree with the ingress.
+//! The partitioner of Java's clients, so that the ingress agrees with other
+//! producers and stream processors on the partition of a key.
 
-/// The partition of `key` among `partitions`, as Java's default partitioner
-/// chooses it: `toPositive(murmur2(key)) % partitions`
-/// (`org.apache.kafka.common.utils.Utils`).
+/// Returns the partition of `key` in a topic with `partitions` partitions:
+/// `toPositive(murmur2(key)) % partitions`, as in
+/// `org.apache.kafka.common.utils.Utils`.
 ///
 /// # Panics
 ///
@@ -18,7 +18,7 @@ fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
 
-    // Java computes on a 32-bit length; keys are far shorter.
+    // Java's length is an `int`; keys are far shorter than its maximum.
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
     let mut hash = SEED ^ length;
     let mut words = data.chunks_exact(4);
@@ -47,7 +47,7 @@ mod tests {
 
     /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
     #[test]
-    fn hashes_are_those_of_javas_clients() {
+    fn hashes_match_those_of_javas_clients() {
         let vectors: [(&[u8], i32); 7] = [
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),

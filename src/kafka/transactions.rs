@@ -1,159 +1,328 @@
-//! A producer's transactions, and the three answers to their errors: the same
-//! call again, abort, or end the process.
+//! The transactions of one transactional id, and what their errors require.
+//!
+//! A retriable call is repeated. After any other error a short attempt to abort is
+//! made; whatever comes of it, a new producer takes the place of the old one, and
+//! its initialization ends what is open and fences what is still under way,
+//! as the restart of a process does. The same follows a transaction during which
+//! a request may have been lost: librdkafka sends it again under the same epoch
+//! (it has no KIP-890), and a late copy, above all of an `EndTxn`, would act on
+//! the next transaction.
+//!
+//! Knows nothing of what is written.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod context;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, TopicPartitionList};
 
+use super::failure::{Denial, Failure, Operation, Resource};
+use super::failures::Failures;
 use super::transactional_config;
 use crate::config::Settings;
+use context::TransactionalContext;
 
-/// How long one call into librdkafka may take before it is made again.
-const CALL: Duration = Duration::from_secs(5);
-/// The same for an abort, which waits for reports that are fetched between its calls.
-const ABORT_CALL: Duration = Duration::from_millis(200);
-/// How long a look at what librdkafka reports may take.
-const GLANCE: Duration = Duration::from_millis(1);
-/// The pause before a call is made again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The timeout of one call into librdkafka; a call that times out is repeated.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of a poll that serves the events that have already arrived.
+const POLL_TIMEOUT: Duration = Duration::from_millis(1);
+/// The property with the addresses of the brokers.
+const SERVERS: &str = "bootstrap.servers";
+/// How long a producer that is abandoned tries to abort its transaction.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The pause before a call is repeated, spent serving events.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A call that has not returned after so long may never do. librdkafka bounds
-/// each by [`CALL`], but for one: while a transaction's offsets wait for a group
-/// coordinator that is being elected, it asks three times at once who that is,
-/// and then not again before some broker comes or goes. Idle connections go for
-/// that reason, well before this.
-const STUCK: Duration = Duration::from_secs(20);
+/// The pause between two looks of a watchdog.
+pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+/// The number of looks, one each [`WATCHDOG_INTERVAL`], after which a call counts
+/// as stuck.
+///
+/// librdkafka bounds every call by [`CALL_TIMEOUT`], with one exception: while
+/// offsets wait for a group coordinator that is being elected, it looks for the
+/// coordinator three times in a row, then not again until a broker connection
+/// opens or closes. `connections.max.idle.ms` closes idle ones, and so ends the
+/// wait, well before this.
+const STUCK_AFTER_LOOKS: u32 = 20;
 
-/// The transactions of one transactional id.
-pub struct Transactions {
-    producer: BaseProducer<Context>,
+/// The transactions of one transactional id, one at a time.
+pub(crate) struct Transactions {
+    config: ClientConfig,
+    /// The value of `kafka.bootstrap_servers`.
+    configured_servers: String,
+    advertised_servers: AdvertisedServers,
+    producer: BaseProducer<TransactionalContext>,
+    state: Cell<ProducerState>,
+    transactional_id: String,
+    failures: Failures,
     timeout: Duration,
-    pulse: Pulse,
+    watchdog: Watchdog,
 }
 
-/// Tells, while a thread is within its transactions, whether it will come back.
+/// Returns the addresses that the brokers advertise now, in the format of
+/// `bootstrap.servers`, or `None` if no broker answers. A producer that takes the
+/// place of another needs them: all brokers may have moved since
+/// `kafka.bootstrap_servers` was written.
+pub(crate) type AdvertisedServers = Box<dyn Fn() -> Option<String> + Send>;
+
+/// What a producer can be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProducerState {
+    /// It has no epoch.
+    New,
+    Initialized,
+    /// A call has failed, so another producer must take its place.
+    Failed,
+}
+
+/// Observes [`Transactions`] from another thread.
+///
+/// It counts looks and not time: a process that was frozen has waited for nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse {
-    /// Since when the call that is under way waits.
-    call: Arc<Mutex<Option<Instant>>>,
+pub(crate) struct Watchdog {
+    /// The number of calls that began and that ended; odd during a call.
+    calls: Arc<AtomicU64>,
+    /// Its value at the last look, and how many looks have found it.
+    seen: u64,
+    looks: u32,
 }
 
-impl Pulse {
-    /// Whether a call has not returned for so long that it may never do. Only
-    /// the end of the process helps then; a successor aborts what is open.
-    pub fn is_stuck(&self) -> bool {
-        let since = *self.call.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| since.elapsed() > STUCK)
+impl Watchdog {
+    /// Takes one look, each [`WATCHDOG_INTERVAL`]. Returns whether a call into
+    /// librdkafka has lasted so long that it may never return. Only ending the
+    /// process helps then: its successor aborts the open transaction.
+    pub(crate) fn finds_stuck_call(&mut self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed);
+        let is_same_call = calls % 2 == 1 && calls == self.seen;
+        self.looks = if is_same_call { self.looks + 1 } else { 0 };
+        self.seen = calls;
+        self.looks >= STUCK_AFTER_LOOKS
     }
 
-    /// Whether the transactions that it belongs to are gone.
-    pub fn is_over(&self) -> bool {
-        Arc::strong_count(&self.call) == 1
+    /// Returns whether the [`Transactions`] no longer exist.
+    pub(crate) fn is_finished(&self) -> bool {
+        Arc::strong_count(&self.calls) == 1
     }
 
-    fn during<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.set(Some(Instant::now()));
+    fn observe<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let result = call();
-        self.set(None);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         result
-    }
-
-    fn set(&self, since: Option<Instant>) {
-        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 }
 
 /// A record to write within a transaction.
 #[derive(Debug)]
-pub struct Write<'a> {
+pub(crate) struct Write<'a> {
     /// The topic's name on the cluster.
-    pub topic: &'a str,
-    /// The partition; chosen by the key where there is none.
-    pub partition: Option<i32>,
-    /// The key.
-    pub key: Option<&'a [u8]>,
-    /// The value; none is a tombstone.
-    pub value: Option<&'a [u8]>,
-    /// The headers.
-    pub headers: Option<OwnedHeaders>,
+    pub(crate) topic: &'a str,
+    /// The partition; `None` leaves it to the partitioner.
+    pub(crate) partition: Option<i32>,
+    /// The key that the partitioner and compaction use.
+    pub(crate) key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub(crate) value: Option<&'a [u8]>,
+    /// The headers, in the order in which they are written.
+    pub(crate) headers: Option<OwnedHeaders>,
 }
 
-/// What an error asks for.
+/// What became of a transaction, and what its error requires of the caller.
+/// [`Transactions::prepare`] makes the next one possible.
 #[derive(Debug, thiserror::Error)]
-pub enum TransactionError {
-    /// The transaction is to be aborted; the next one may succeed.
-    #[error("the transaction must be aborted: {0}")]
-    Abort(KafkaError),
-    /// The producer is of no use any more: fenced by another instance with the
-    /// same transactional id, or in an unknown state.
-    #[error("no further transaction is possible: {0}")]
-    Fatal(KafkaError),
+pub(crate) enum TransactionError {
+    /// Nothing of the transaction is committed, or will be.
+    #[error("the transaction failed: {0}")]
+    Failed(#[source] KafkaError),
+    /// The transaction may have been committed. Once the next one is prepared,
+    /// its offsets show whether it was.
+    #[error("the outcome of the transaction is unknown: {0}")]
+    Unknown(#[source] KafkaError),
+    /// A producer with the same transactional id was initialized after this one,
+    /// or brokers ended the transaction because it took too long. Which of the
+    /// two, brokers do not say.
+    #[error(
+        "another producer has the same transactional id, or the transaction took too long: {0}"
+    )]
+    Fenced(#[source] KafkaError),
+    /// The cluster denies the transactional id.
+    #[error("the cluster denies the transactions: {0}")]
+    Denied(#[source] KafkaError),
 }
 
 impl Transactions {
-    /// A producer with this transactional id, which connects by itself.
+    /// Creates a producer with this transactional id. Returns at once: librdkafka
+    /// connects in the background.
     ///
     /// # Errors
     ///
-    /// Where librdkafka does not accept an option.
-    pub fn new(settings: &Settings, transactional_id: &str) -> Result<Self, KafkaError> {
+    /// Returns an error if librdkafka rejects the configuration.
+    pub(crate) fn new(
+        settings: &Settings,
+        transactional_id: &str,
+        failures: Failures,
+        advertised_servers: AdvertisedServers,
+    ) -> Result<Self, KafkaError> {
         let config = transactional_config(settings, transactional_id);
         Ok(Self {
-            producer: config.create_with_context(Context)?,
+            producer: create(&config, &failures)?,
+            config,
+            configured_servers: settings.kafka.bootstrap_servers.clone(),
+            advertised_servers,
+            state: Cell::new(ProducerState::New),
+            transactional_id: transactional_id.to_owned(),
+            failures,
             timeout: settings.streams.transaction_timeout_ms.duration(),
-            pulse: Pulse::default(),
+            watchdog: Watchdog::default(),
         })
     }
 
-    /// For whoever watches the thread that makes these transactions.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    /// Returns the right that these transactions lack, until one is committed.
+    pub(crate) fn denial(&self) -> Option<Failure> {
+        // Reports are events, which only a poll takes off their queue.
+        self.serve_events();
+        self.failures.denial_of(Operation::Write)
     }
 
-    /// Takes the transactional id over: aborts what a predecessor left open,
-    /// and fences it. Keeps trying while `go_on` says so; whether it is done.
+    /// Returns the watchdog of the thread that runs these transactions.
+    pub(crate) fn watchdog(&self) -> Watchdog {
+        self.watchdog.clone()
+    }
+
+    /// Prepares for the next transaction, if necessary with a new producer: no
+    /// earlier transaction is open then, and no request of one can arrive any
+    /// more. Retries for as long as `keep_trying` returns true. Returns whether
+    /// it succeeded.
     ///
     /// # Errors
     ///
-    /// [`TransactionError::Fatal`] where trying again does not help.
-    pub fn take_over(&self, go_on: impl Fn() -> bool) -> Result<bool, TransactionError> {
-        while go_on() {
-            match self.pulse.during(|| self.producer.init_transactions(CALL)) {
-                Ok(()) => return Ok(true),
-                Err(error) if is_retriable(&error) => self.pause(&error),
-                Err(error) => return Err(TransactionError::Fatal(error)),
+    /// Returns [`TransactionError::Denied`] if the cluster denies the
+    /// transactional id, and [`TransactionError::Failed`] if another retry of the
+    /// same producer cannot succeed.
+    pub(crate) fn prepare(
+        &mut self,
+        keep_trying: impl Fn() -> bool,
+    ) -> Result<bool, TransactionError> {
+        match self.state.get() {
+            ProducerState::New => self.init(keep_trying),
+            ProducerState::Initialized if !self.context().has_lost_requests() => Ok(true),
+            ProducerState::Initialized | ProducerState::Failed => {
+                self.update_servers();
+                self.renew()?;
+                self.init(keep_trying)
+            }
+        }
+    }
+
+    /// Takes over the addresses that the brokers advertise now. Returns whether
+    /// they have changed.
+    fn update_servers(&mut self) -> bool {
+        let Some(advertised) = (self.advertised_servers)() else {
+            return false;
+        };
+        let servers = format!("{},{advertised}", self.configured_servers);
+        if self.config.get(SERVERS) == Some(&servers) {
+            return false;
+        }
+        self.config.set(SERVERS, servers);
+        true
+    }
+
+    fn renew(&mut self) -> Result<(), TransactionError> {
+        tracing::debug!(
+            id = self.transactional_id,
+            "replacing the transactional producer"
+        );
+        let created = create(&self.config, &self.failures).map_err(TransactionError::Failed)?;
+        if self.state.get() == ProducerState::Failed {
+            self.try_abort();
+        }
+        let abandoned = std::mem::replace(&mut self.producer, created);
+        self.state.set(ProducerState::New);
+        // It first gives up what it holds, and waits for its own threads.
+        std::thread::spawn(move || drop(abandoned));
+        Ok(())
+    }
+
+    /// Aborts the open transaction if that succeeds within a moment, so that nothing
+    /// of it is on its way when the next producer is initialized.
+    fn try_abort(&self) {
+        let end = Instant::now() + ABORT_TIMEOUT;
+        let abort = || self.producer.abort_transaction(RETRY_PAUSE);
+        while let Err(error) = self.watchdog.observe(abort) {
+            if !is_retriable(&error) || Instant::now() >= end {
+                return;
+            }
+            // An abort waits for delivery reports, which only a poll serves.
+            self.producer.poll(RETRY_PAUSE);
+        }
+    }
+
+    /// Initializes the transactional id: the coordinator aborts what an earlier
+    /// producer with this id left open and fences it with a higher epoch.
+    fn init(&mut self, keep_trying: impl Fn() -> bool) -> Result<bool, TransactionError> {
+        while keep_trying() {
+            let init = || self.producer.init_transactions(CALL_TIMEOUT);
+            match self.watchdog.observe(init) {
+                Ok(()) => {
+                    self.failures.allowed(|| self.write_to_id());
+                    self.context().forget_lost_requests();
+                    self.state.set(ProducerState::Initialized);
+                    return Ok(true);
+                }
+                Err(error) if is_retriable(&error) => {
+                    self.pause_before_retry(&error);
+                    // No broker answered when this producer was created.
+                    if self.update_servers() {
+                        self.renew()?;
+                    }
+                }
+                Err(error) => {
+                    self.state.set(ProducerState::Failed);
+                    return Err(if self.is_denied_id(&error) {
+                        TransactionError::Denied(error)
+                    } else {
+                        TransactionError::Failed(error)
+                    });
+                }
             }
         }
         Ok(false)
     }
 
-    /// Takes note of what librdkafka reports while there is no transaction to
-    /// wait for; otherwise that would pile up for as long as brokers are away.
-    pub fn idle(&self) {
-        self.producer.poll(GLANCE);
+    /// Serves the events of librdkafka while no transaction is open. Nothing
+    /// else takes them off their queue, which grows for as long as brokers are
+    /// away.
+    pub(crate) fn serve_events(&self) {
+        self.producer.poll(POLL_TIMEOUT);
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. Local: no broker learns of it before the first
+    /// record or offset.
     ///
     /// # Errors
     ///
-    /// See [`TransactionError`].
-    pub fn begin(&self) -> Result<(), TransactionError> {
-        self.producer.begin_transaction().map_err(classify)
+    /// Returns a [`TransactionError`], which says what to do.
+    pub(crate) fn begin(&self) -> Result<(), TransactionError> {
+        self.producer
+            .begin_transaction()
+            .map_err(|error| self.fail(error))
     }
 
-    /// Hands a record over. It is written by [`Transactions::commit`].
+    /// Queues a record, which [`Transactions::commit`] sends at the latest.
+    /// Waits while librdkafka's queue is full.
     ///
     /// # Errors
     ///
-    /// See [`TransactionError`].
-    pub fn write(&self, write: Write<'_>) -> Result<(), TransactionError> {
+    /// Returns a [`TransactionError`], which says what to do.
+    pub(crate) fn write(&self, write: Write<'_>) -> Result<(), TransactionError> {
         let mut record = BaseRecord::<[u8], [u8]>::to(write.topic);
         record.partition = write.partition;
         record.key = write.key;
@@ -162,82 +331,101 @@ impl Transactions {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, back))
+                Err((error, returned))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
                 {
-                    record = back;
-                    self.producer.poll(PAUSE);
+                    record = returned;
+                    self.producer.poll(RETRY_PAUSE);
                 }
-                Err((error, _)) => return Err(classify(error)),
+                Err((error, _)) => return Err(self.fail(error)),
             }
         }
     }
 
-    /// Makes the consumer's offsets part of the transaction.
+    /// Makes the consumer's offsets part of the transaction. Retries for as long
+    /// as the transaction may last.
     ///
     /// # Errors
     ///
-    /// See [`TransactionError`].
-    pub fn send_offsets(
+    /// Returns a [`TransactionError`], which says what to do.
+    pub(crate) fn send_offsets(
         &self,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        let give_up_at = Instant::now() + self.timeout;
-        let call = || {
+        let deadline = Instant::now() + self.timeout;
+        let send = || {
             self.producer
-                .send_offsets_to_transaction(offsets, group, CALL)
+                .send_offsets_to_transaction(offsets, group, CALL_TIMEOUT)
         };
-        self.settle(call, || Instant::now() < give_up_at)
+        self.call(send, || Instant::now() < deadline)
     }
 
-    /// Commits: all that was written and the offsets, or nothing.
-    ///
-    /// Waits as long as no broker answers: only they know how it ended.
+    /// Returns when brokers end a transaction that begins now, if it is not
+    /// committed by then.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// Commits everything written and the offsets, or nothing. Retries for as long
+    /// as `keep_trying` returns true: only the coordinator knows the outcome of a
+    /// commit that it may have received.
     ///
     /// # Errors
     ///
-    /// See [`TransactionError`].
-    pub fn commit(&self) -> Result<(), TransactionError> {
-        self.settle(|| self.producer.commit_transaction(CALL), || true)
+    /// Returns a [`TransactionError`], which says what to do, and
+    /// [`TransactionError::Unknown`] if it stops retrying.
+    pub(crate) fn commit(&self, keep_trying: impl Fn() -> bool) -> Result<(), TransactionError> {
+        let commit = || self.producer.commit_transaction(CALL_TIMEOUT);
+        self.call(commit, keep_trying).map_err(unless_committed)?;
+        self.failures.all_allowed(Operation::Write);
+        Ok(())
     }
 
-    /// Aborts the transaction that is open. Waits as long as no broker answers.
-    ///
-    /// # Errors
-    ///
-    /// Only [`TransactionError::Fatal`].
-    pub fn abort(&self) -> Result<(), TransactionError> {
-        // librdkafka waits for the reports of the records that it drops, but
-        // whoever aborts must fetch them, and does in the pause between two
-        // short calls; the commit does so by itself.
-        let aborted = self.settle(|| self.producer.abort_transaction(ABORT_CALL), || true);
-        aborted.map_err(|error| match error {
-            TransactionError::Abort(error) | TransactionError::Fatal(error) => {
-                TransactionError::Fatal(error)
-            }
-        })
-    }
-
-    /// Makes a call again while it may be repeated and `go_on` says so.
-    fn settle(
+    /// Makes a call into librdkafka. Repeats it while its error is retriable and
+    /// `keep_trying` returns true: librdkafka continues the same operation.
+    fn call(
         &self,
         call: impl Fn() -> Result<(), KafkaError>,
-        go_on: impl Fn() -> bool,
+        keep_trying: impl Fn() -> bool,
     ) -> Result<(), TransactionError> {
         loop {
-            match self.pulse.during(&call) {
+            match self.watchdog.observe(&call) {
                 Ok(()) => return Ok(()),
-                Err(error) if is_retriable(&error) && go_on() => self.pause(&error),
-                Err(error) => return Err(classify(error)),
+                Err(error) if is_retriable(&error) && keep_trying() => {
+                    self.pause_before_retry(&error);
+                }
+                Err(error) => return Err(self.fail(error)),
             }
         }
     }
 
-    /// Fetches what librdkafka reports, until the next call.
-    fn pause(&self, error: &KafkaError) {
-        tracing::debug!(%error, "a call is made again");
-        self.producer.poll(PAUSE);
+    fn fail(&self, error: KafkaError) -> TransactionError {
+        self.state.set(ProducerState::Failed);
+        if self.is_denied_id(&error) {
+            return TransactionError::Denied(error);
+        }
+        classify(error)
+    }
+
+    /// Returns whether the error is that the cluster denied the transactional id,
+    /// and reports that.
+    fn is_denied_id(&self, error: &KafkaError) -> bool {
+        self.failures.observe_denial(error, self.write_to_id())
+    }
+
+    fn write_to_id(&self) -> Denial {
+        let id = Resource::TransactionalId(self.transactional_id.clone());
+        Denial::new(Operation::Write, id)
+    }
+
+    fn context(&self) -> &TransactionalContext {
+        self.producer.context()
+    }
+
+    fn pause_before_retry(&self, error: &KafkaError) {
+        tracing::debug!(%error, "transactional call failed; retrying");
+        self.producer.poll(RETRY_PAUSE);
     }
 }
 
@@ -253,45 +441,73 @@ fn is_retriable(error: &KafkaError) -> bool {
     if let KafkaError::Transaction(error) = error {
         return error.is_retriable();
     }
-    // `commit_transaction` flushes first, and says so when that takes longer.
+    // A commit first flushes, and reports a flush that outlasts the call as its own error.
     matches!(
         error,
         KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)
     )
 }
 
+fn create(
+    config: &ClientConfig,
+    failures: &Failures,
+) -> Result<BaseProducer<TransactionalContext>, KafkaError> {
+    config.create_with_context(TransactionalContext::new(failures.clone()))
+}
+
 fn classify(error: KafkaError) -> TransactionError {
-    let fatal = if let KafkaError::Transaction(error) = &error {
-        error.is_fatal() || !(error.txn_requires_abort() || error.is_retriable())
-    } else {
-        let code = error.rdkafka_error_code();
-        matches!(
-            code,
-            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced)
-        )
-    };
-    if fatal {
-        TransactionError::Fatal(error)
-    } else {
-        TransactionError::Abort(error)
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch,
+        ) => TransactionError::Fenced(error),
+        _ if is_abortable(&error) => TransactionError::Failed(error),
+        _ => TransactionError::Unknown(error),
     }
 }
 
-struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "librdkafka reports an error");
+/// Returns the error of a commit that nobody retries: it may have arrived.
+fn unless_committed(error: TransactionError) -> TransactionError {
+    match error {
+        TransactionError::Failed(error) if is_retriable(&error) => TransactionError::Unknown(error),
+        TransactionError::Failed(_)
+        | TransactionError::Unknown(_)
+        | TransactionError::Fenced(_)
+        | TransactionError::Denied(_) => error,
     }
 }
 
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
+/// Returns whether librdkafka knows that the transaction is not committed.
+fn is_abortable(error: &KafkaError) -> bool {
+    if let KafkaError::Transaction(error) = error {
+        // A retriable one gets here only if its caller has stopped retrying.
+        return error.txn_requires_abort() || error.is_retriable();
+    }
+    // That of a record that could not be queued.
+    error.rdkafka_error_code() != Some(RDKafkaErrorCode::Fatal)
+}
 
-    /// A record that fails fails its transaction, and the commit says so.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_lasts_is_stuck() {
+        let watchdog = Watchdog::default();
+        let mut looks = watchdog.clone();
+        let mut finds = || (0..=STUCK_AFTER_LOOKS).any(|_| looks.finds_stuck_call());
+        assert!(!finds());
+        assert!(watchdog.observe(&mut finds));
+        assert!(!finds());
+    }
+
+    #[test]
+    fn many_short_calls_are_not_stuck() {
+        let watchdog = Watchdog::default();
+        let mut looks = watchdog.clone();
+        for _ in 0..=STUCK_AFTER_LOOKS {
+            assert!(!watchdog.observe(|| looks.finds_stuck_call()));
+        }
+    }
 }

@@ -1,31 +1,31 @@
-//! A way to write down a closed list once: its variants, their order and their texts.
+//! Declares a closed list once: its variants, their order and their texts.
 //!
-//! Knows no list of its own.
+//! Holds no list of its own.
 
-/// Declares a closed list: an enum, all its variants, and the text of each, written down once.
+/// Declares an enum of a closed list, with all its variants and the text of each.
 macro_rules! closed_list {
-    ($(#[$meta:meta])* pub enum $name:ident { $($variant:ident = $label:literal,)+ }) => {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($variant:ident = $label:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
+        $vis enum $name {
             $(#[doc = concat!("`", $label, "`.")] $variant,)+
         }
 
         impl $name {
-            /// Every variant, each once.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// Every variant once, in the order of declaration.
+            $vis const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The variant's place in [`Self::ALL`].
-            pub const fn index(self) -> usize {
-                // A list without fields numbers its variants from 0.
+            /// The variant's position in [`Self::ALL`].
+            $vis const fn index(self) -> usize {
+                // The variants of an enum without fields are numbered from 0.
                 #[expect(clippy::as_conversions, reason = "the only way to an enum's number")]
                 {
                     self as usize
                 }
             }
 
-            /// The variant's text: lasting, and fit for a metric label.
-            pub const fn label(self) -> &'static str {
+            /// The variant's text, which never changes: metric labels and stored records hold it.
+            $vis const fn label(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)+
                 }
@@ -39,4 +39,4 @@ macro_rules! closed_list {
         }
     };
 }
-pub(super) use closed_list;
+pub(crate) use closed_list;

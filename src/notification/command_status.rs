@@ -1,11 +1,11 @@
-//! `messageConfirm`: a device acknowledged a command.
+//! `messageConfirm`: the platform confirms how far a command has come.
 //!
-//! Owns the published table of this body and what keys it.
+//! Owns the published table of this body and the choice of its key.
 
 use super::drift::Field;
 use super::notify_type::NotifyType;
 use super::push::Push;
-use super::table::{self, Kind, Row};
+use super::table::{self, Format, Row};
 use super::unreadable::Cause;
 use super::{CommandKey, Notification, Rules, Subject, Unreadable, scan, value};
 
@@ -13,38 +13,38 @@ use super::{CommandKey, Notification, Rules, Subject, Unreadable, scan, value};
 const TABLE: [Row; 6] = [
     Row {
         field: Field::HeaderRequestId,
-        kind: Kind::TextUpTo(128),
+        format: Format::TextUpTo(128),
     },
     Row {
         field: Field::HeaderFrom,
-        kind: Kind::DevicePath(128),
+        format: Format::DevicePath(128),
     },
     Row {
         field: Field::HeaderTo,
-        kind: Kind::TextUpTo(128),
+        format: Format::TextUpTo(128),
     },
     Row {
         field: Field::HeaderStatus,
-        kind: Kind::OneOf(&["sent", "delivered", "executed"]),
+        format: Format::OneOf(&["sent", "delivered", "executed"]),
     },
     Row {
         field: Field::HeaderTimestamp,
-        kind: Kind::Timestamp,
+        format: Format::Timestamp,
     },
     Row {
         field: Field::Body,
-        kind: Kind::Object,
+        format: Format::Object,
     },
 ];
 
-/// Keys a confirmation; the device stands only inside `header.from`.
+/// Reads a confirmation. Only `header.from` names its device.
 pub(super) fn read<'a>(push: &Push<'a>, rules: Rules) -> Result<Notification<'a>, Unreadable<'a>> {
     let header = push.header.map_or("null", |header| header.get());
     let [request_id, from, to, status, timestamp] =
         scan::nested(header, ["requestId", "from", "to", "status", "timestamp"]);
 
     let device_id = value::device_in_path(from);
-    let (wanted, spare, field) = match rules.command_key {
+    let (key, fallback, field) = match rules.command_key {
         CommandKey::RequestId => (
             value::id(request_id),
             device_id.clone(),
@@ -52,11 +52,11 @@ pub(super) fn read<'a>(push: &Push<'a>, rules: Rules) -> Result<Notification<'a>
         ),
         CommandKey::DeviceId => (device_id.clone(), value::id(request_id), Field::HeaderFrom),
     };
-    let problem = wanted.as_ref().err().copied();
+    let problem = key.as_ref().err().copied();
     let subject = Subject::new(
         NotifyType::MessageConfirm,
         device_id.ok(),
-        wanted.or(spare).ok(),
+        key.or(fallback).ok(),
     );
     if let Some(problem) = problem {
         return Err(Unreadable::new(Cause::Id { field, problem }, subject));

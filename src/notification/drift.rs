@@ -1,13 +1,13 @@
-//! Which fields of a push are not as published: a small set over a closed list.
+//! The fields of a push that are not as published: a set over a closed list.
 //!
-//! Knows the names of fields, and must not know what is right for each.
+//! Knows the names of fields, and must not know the rules for any of them.
 
 use std::fmt;
 
 use super::closed_list::closed_list;
 
 closed_list! {
-    /// A field that the reader looks at, by its path inside the body.
+    /// A field that matters to the reader, by its path in the body.
     pub enum Field {
         NotifyType = "notifyType",
         Header = "header",
@@ -42,36 +42,40 @@ closed_list! {
     }
 }
 
-const _: () = assert!(Field::ALL.len() <= 32, "a set of fields is 32 bits");
+const _: () = assert!(Field::ALL.len() <= 32, "Drift has a bit for each field");
 
 /// The fields of one push that are not as published.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drift(u32);
 
 impl Drift {
-    /// Whether every field is as published.
-    pub fn is_empty(self) -> bool {
+    /// Returns whether every field is as published.
+    #[cfg(test)]
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The labels of the fields, each once, in the order of [`Field::ALL`].
-    pub fn iter(self) -> impl Iterator<Item = &'static str> {
-        Field::ALL
-            .iter()
-            .enumerate()
-            .filter(move |(place, _)| self.0 & (1 << place) != 0)
-            .map(|(_, field)| field.label())
+    /// Each field once, in the order of [`Field::ALL`].
+    pub(crate) fn fields(self) -> impl Iterator<Item = Field> {
+        let fields = Field::ALL.iter().copied();
+        fields.filter(move |field| self.0 & bit(*field) != 0)
     }
 
     pub(super) fn add(&mut self, field: Field) {
-        let place = Field::ALL.iter().position(|known| *known == field);
-        self.0 |= place.map_or(0, |place| 1 << place);
+        self.0 |= bit(field);
     }
+}
+
+fn bit(field: Field) -> u32 {
+    1 << field.index()
 }
 
 impl fmt::Debug for Drift {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.iter()).finish()
+        formatter
+            .debug_set()
+            .entries(self.fields().map(Field::label))
+            .finish()
     }
 }
 
@@ -80,18 +84,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_field_is_reported_alone_and_once() {
+    fn an_added_field_is_reported_alone_and_once() {
         for field in Field::ALL {
             let mut drift = Drift::default();
             drift.add(*field);
             drift.add(*field);
-            assert_eq!(drift.iter().collect::<Vec<_>>(), [field.label()]);
+            assert_eq!(drift.fields().collect::<Vec<_>>(), [*field]);
         }
     }
 
     #[test]
-    fn nothing_added_is_nothing_reported() {
+    fn an_empty_set_reports_no_field() {
         assert!(Drift::default().is_empty());
-        assert_eq!(Drift::default().iter().count(), 0);
+        assert_eq!(Drift::default().fields().count(), 0);
     }
 }

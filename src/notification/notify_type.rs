@@ -1,26 +1,26 @@
-//! The closed list of what the platform pushes, and the stream each belongs to.
+//! The closed list of the types that the platform pushes, and the category of each.
 //!
-//! Knows the platform's names of its types, and must not know how a body is read.
+//! Knows the platform's names for its types, and must not know how a body is read.
 
 use super::closed_list::closed_list;
 
-/// Where a push belongs.
+/// The kind of a push: one of the two types with a stream of their own, or any other type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Confirmations of commands.
+pub enum Category {
+    /// A confirmation of a command.
     CommandStatus,
-    /// Results of software upgrades.
+    /// The result of a software upgrade.
     UpgradeResult,
-    /// Everything else.
+    /// Any other type.
     Notifications,
 }
 
 closed_list! {
-    /// The type of a push, of a closed list.
+    /// The type of a push.
     ///
-    /// The names are those of the subscription API's `notifyType`.
-    /// The last three have none: the callback of a command, the envelope of the platform's
-    /// version 5, and a type unknown here.
+    /// The names are those of `notifyType` in the platform's subscription API.
+    /// The last three are ours: a command callback, an envelope of the platform's version 5, and
+    /// any type that is not listed.
     pub enum NotifyType {
         MessageConfirm = "messageConfirm",
         SwUpgradeResultNotify = "swUpgradeResultNotify",
@@ -50,22 +50,21 @@ closed_list! {
 }
 
 impl NotifyType {
-    /// The stream to which pushes of this type belong.
-    pub fn stream(self) -> Stream {
+    pub(super) fn category(self) -> Category {
         if self == Self::MessageConfirm {
-            Stream::CommandStatus
+            Category::CommandStatus
         } else if self == Self::SwUpgradeResultNotify {
-            Stream::UpgradeResult
+            Category::UpgradeResult
         } else {
-            Stream::Notifications
+            Category::Notifications
         }
     }
 
-    /// The type that the sender calls `name` in the field `notifyType`.
-    pub(super) fn published(name: &str) -> Option<Self> {
+    /// The type with this published name.
+    pub(super) fn from_published(name: &str) -> Option<Self> {
         let named = Self::ALL.iter().find(|known| known.label() == name)?;
-        let has_no_name = matches!(named, Self::CommandCallback | Self::Envelope | Self::Other);
-        (!has_no_name).then_some(*named)
+        let is_ours = matches!(named, Self::CommandCallback | Self::Envelope | Self::Other);
+        (!is_ours).then_some(*named)
     }
 }
 
@@ -74,14 +73,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_of_ours_is_no_name_of_the_senders() {
+    fn our_own_labels_are_not_published_names() {
         for ours in ["commandCallback", "envelope", "other", "", "MessageConfirm"] {
-            assert_eq!(NotifyType::published(ours), None, "{ours}");
+            assert_eq!(NotifyType::from_published(ours), None, "{ours}");
         }
     }
 
     #[test]
-    fn every_label_is_said_once() {
+    fn every_label_is_unique() {
         let mut labels: Vec<_> = NotifyType::ALL.iter().map(|known| known.label()).collect();
         labels.sort_unstable();
         labels.dedup();
@@ -89,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_two_types_of_the_mission_have_streams_of_their_own() {
+    fn only_confirmations_and_upgrade_results_have_their_own_category() {
         let own: Vec<_> = NotifyType::ALL
             .iter()
-            .filter(|known| known.stream() != Stream::Notifications)
+            .filter(|known| known.category() != Category::Notifications)
             .map(|known| known.label())
             .collect();
         assert_eq!(own, ["messageConfirm", "swUpgradeResultNotify"]);

@@ -1,31 +1,33 @@
-//! Every type without a stream of its own: the best id that it carries, wherever that stands.
+//! Every type without a stream of its own: finds the best id in it, at any of the known places.
 //!
-//! Nothing here is mandatory: an id that cannot be used is reported as drift and the next is tried.
+//! No id is mandatory here: one that cannot be used is reported as drift, and the next is tried.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 use super::drift::{Drift, Field};
-use super::push::{Kind, Push};
+use super::push::{Identity, Push};
 use super::scan::Values;
 use super::unreadable::IdProblem;
 use super::{Notification, Subject, scan, value};
 
-/// Keys a push by its device, else by the request, command, operation or rule it belongs to.
-pub(super) fn read<'a>(push: &Push<'a>, kind: Kind<'a>) -> Notification<'a> {
-    let mut search = Search { drift: kind.drift };
+/// Reads a push, whose key is its device, or else its request, command, operation or rule.
+pub(super) fn read<'a>(push: &Push<'a>, identity: Identity<'a>) -> Notification<'a> {
+    let mut search = Search {
+        drift: identity.drift,
+    };
     let (device_id, key) = search.ids(push);
     let subject = Subject {
-        notify_type: kind.notify_type,
-        type_name: kind.type_name,
+        notify_type: identity.notify_type,
+        type_name: identity.type_name,
         device_id,
         key,
     };
     Notification::new(subject, search.drift)
 }
 
-/// The same ids for an object of no known shape.
+/// The same ids in an object of unknown shape.
 pub(super) fn subject_of_unknown<'a>(push: &Push<'a>) -> Subject<'a> {
     let mut search = Search {
         drift: Drift::default(),
@@ -45,16 +47,16 @@ struct Search {
 }
 
 impl Search {
-    /// The device, and the key.
+    /// The device id and the key.
     fn ids<'a>(&mut self, push: &Push<'a>) -> (Id<'a>, Id<'a>) {
         if let device_id @ Some(_) = self.id(Field::DeviceId, push.device_id) {
             return (device_id.clone(), device_id);
         }
         let names = ["deviceId", "from", "requestId"];
-        let [device_id, from, header_request_id] = self.inside(Field::Header, push.header, names);
+        let [device_id, from, header_request_id] = self.fields(Field::Header, push.header, names);
         let device_id = self
             .id(Field::HeaderDeviceId, device_id)
-            .or_else(|| self.keep(Field::HeaderFrom, from, value::device_in_path))
+            .or_else(|| self.usable(Field::HeaderFrom, from, value::device_in_path))
             .or_else(|| self.device_of_envelope(push));
         if device_id.is_some() {
             return (device_id.clone(), device_id);
@@ -70,17 +72,17 @@ impl Search {
     }
 
     fn device_of_envelope<'a>(&mut self, push: &Push<'a>) -> Id<'a> {
-        let [header] = self.inside(Field::NotifyData, push.notify_data, ["header"]);
-        let [device_id] = self.inside(Field::NotifyDataHeader, header, ["device_id"]);
+        let [header] = self.fields(Field::NotifyData, push.notify_data, ["header"]);
+        let [device_id] = self.fields(Field::NotifyDataHeader, header, ["device_id"]);
         self.id(Field::NotifyDataDeviceId, device_id)
     }
 
     fn id<'a>(&mut self, field: Field, value: Option<&'a RawValue>) -> Id<'a> {
-        self.keep(field, value, value::id)
+        self.usable(field, value, value::id)
     }
 
-    /// What `read` makes of a value; a value that is there and of no use is drift.
-    fn keep<'a>(
+    /// The id that `read` finds in a value. A value without a usable id is drift, an absent one is not.
+    fn usable<'a>(
         &mut self,
         field: Field,
         value: Option<&'a RawValue>,
@@ -93,8 +95,8 @@ impl Search {
         id
     }
 
-    /// The values inside an object that may be missing or null.
-    fn inside<'a, const N: usize>(
+    /// The fields of an object. Any value but an object is drift, unless it is absent or null.
+    fn fields<'a, const N: usize>(
         &mut self,
         field: Field,
         value: Option<&'a RawValue>,

@@ -1,6 +1,6 @@
-//! One push, its top level scanned: the values that tell what it is and whom it concerns.
+//! One push with its top level scanned: the values that identify its type and its ids.
 //!
-//! Knows the three shapes that reach the listener, and must not know what each type asks for.
+//! Knows the three shapes that reach the listener, and must not know what each type requires.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::scan;
 use super::unreadable::Cause;
 use super::value;
 
-/// The values at the top level of a body, as they stand there.
+/// The values at the top level of a body, in the sender's bytes.
 pub(super) struct Push<'a> {
     pub(super) text: &'a str,
     pub(super) notify_type: Option<&'a RawValue>,
@@ -31,8 +31,8 @@ pub(super) struct Push<'a> {
     pub(super) notify_data: Option<&'a RawValue>,
 }
 
-/// What a push says it is.
-pub(super) struct Kind<'a> {
+/// The type of a push.
+pub(super) struct Identity<'a> {
     pub(super) notify_type: NotifyType,
     pub(super) type_name: Cow<'a, str>,
     pub(super) drift: Drift,
@@ -90,44 +90,44 @@ impl<'a> Push<'a> {
         })
     }
 
-    /// What the push is; none where it has none of the three shapes.
-    pub(super) fn kind(&self) -> Option<Kind<'a>> {
+    /// Identifies the push's type; `None` if it has none of the three shapes.
+    pub(super) fn identity(&self) -> Option<Identity<'a>> {
         self.named().or_else(|| {
             if self.is_envelope() {
                 Some(self.envelope())
             } else if self.is_callback() {
-                Some(Kind::listed(NotifyType::CommandCallback))
+                Some(Identity::of_known(NotifyType::CommandCallback))
             } else {
                 None
             }
         })
     }
 
-    fn named(&self) -> Option<Kind<'a>> {
+    fn named(&self) -> Option<Identity<'a>> {
         let name = value::text(self.notify_type?).filter(|name| !name.is_empty())?;
-        if let Some(notify_type) = NotifyType::published(&name) {
-            return Some(Kind::listed(notify_type));
+        if let Some(notify_type) = NotifyType::from_published(&name) {
+            return Some(Identity::of_known(notify_type));
         }
         let mut drift = Drift::default();
         let type_name = presentable(name).unwrap_or_else(|| {
             drift.add(Field::NotifyType);
             Cow::Borrowed(NotifyType::Other.label())
         });
-        Some(Kind {
+        Some(Identity {
             notify_type: NotifyType::Other,
             type_name,
             drift,
         })
     }
 
-    /// Version 5 of the platform sends all three; two of them tell the shape.
+    /// Version 5 of the platform sends all three fields; two of them suffice to recognize it.
     fn is_envelope(&self) -> bool {
-        let marks = [self.resource, self.event, self.notify_data];
-        marks.iter().flatten().count() >= 2
+        let fields = [self.resource, self.event, self.notify_data];
+        fields.iter().flatten().count() >= 2
     }
 
-    /// The name is put together from both parts, such as `device.message.report`.
-    fn envelope(&self) -> Kind<'a> {
+    /// The type's name joins both fields, as in `device.message.report`.
+    fn envelope(&self) -> Identity<'a> {
         let mut drift = Drift::default();
         let mut or_drift = |field, name: Option<Cow<'a, str>>| {
             let name = name.and_then(presentable);
@@ -142,23 +142,23 @@ impl<'a> Push<'a> {
             let name = [&*resource, ".", &*event].concat();
             or_drift(Field::Event, Some(Cow::Owned(name)))
         });
-        Kind {
+        Identity {
             notify_type: NotifyType::Envelope,
             type_name: type_name.unwrap_or(Cow::Borrowed(NotifyType::Other.label())),
             drift,
         }
     }
 
-    /// `deviceId`, `commandId` and `result` are all mandatory; `commandId` and one more tell the
-    /// shape.
+    /// `deviceId`, `commandId` and `result` are all mandatory; `commandId` and one more suffice to
+    /// recognize it.
     fn is_callback(&self) -> bool {
         self.command_id.is_some() && (self.result.is_some() || self.device_id.is_some())
     }
 }
 
-impl Kind<'_> {
-    /// A type of the closed list, whose name is its label.
-    fn listed(notify_type: NotifyType) -> Self {
+impl Identity<'_> {
+    /// A known type, whose name is its label.
+    fn of_known(notify_type: NotifyType) -> Self {
         Self {
             notify_type,
             type_name: Cow::Borrowed(notify_type.label()),
@@ -167,7 +167,7 @@ impl Kind<'_> {
     }
 }
 
-/// A name that may stand in a header and in a log as it came.
+/// A name that a header and a log can hold unchanged.
 fn presentable(name: Cow<'_, str>) -> Option<Cow<'_, str>> {
     let fits = (1..=MAX_ID_BYTES).contains(&name.len());
     (fits && !name.contains(char::is_control)).then_some(name)

@@ -1,6 +1,6 @@
-//! Picks a few named values out of a JSON object, and skips the rest.
+//! Picks a few named values out of a JSON object and skips the rest.
 //!
-//! Builds no tree, copies nothing, and does not recurse, so that nesting of any depth is safe.
+//! Builds no tree, copies nothing and does not recurse, so that any depth of nesting is safe.
 //! It must not know what the names mean.
 
 use std::fmt;
@@ -12,31 +12,31 @@ use serde_json::value::RawValue;
 use super::unreadable::Cause;
 use super::value;
 
-/// The named values of one object: the place of each is that of its name.
+/// The values of one object, in the order of their names.
 pub(crate) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 
-/// The body as text, without a byte order mark (which RFC 8259 lets a reader ignore).
+/// The body as text, without a byte order mark, which RFC 8259 allows a reader to ignore.
 pub(crate) fn utf8(body: &[u8]) -> Result<&str, Cause> {
     let text = str::from_utf8(body).map_err(Cause::NotUtf8)?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The values that `text`, a JSON object and nothing else, holds under `names`.
+/// The values under `names` in `text`, which must be exactly one JSON object.
 ///
 /// Of a repeated name the last counts.
-/// Strings are checked for form but not decoded, and numbers may be of any size.
+/// Strings are validated but not decoded, and numbers may have any size.
 ///
 /// # Errors
 ///
-/// [`Cause::NotJson`] or [`Cause::NotAnObject`].
+/// Returns [`Cause::NotJson`] or [`Cause::NotAnObject`] if `text` is not a JSON object.
 pub(crate) fn object<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
 ) -> Result<Values<'a, N>, Cause> {
-    pick(text, names).map_err(|_| what_is_wrong_with(text))
+    pick(text, names).map_err(|_| cause_of_failure(text))
 }
 
-/// The same for a value that is known to be JSON; nothing is found in what is not an object.
+/// The same for a value that is known to be JSON; a value that is not an object has no values.
 pub(crate) fn nested<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Values<'a, N> {
     pick(text, names).unwrap_or([None; N])
 }
@@ -51,8 +51,8 @@ fn pick<'a, const N: usize>(
     Ok(values)
 }
 
-/// Words of its own: those of a failed `deserialize_map` would quote the body.
-fn what_is_wrong_with(text: &str) -> Cause {
+/// Parses the text once more, because the error of a failed `deserialize_map` would quote the body.
+fn cause_of_failure(text: &str) -> Cause {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Cause::NotAnObject,
         Err(error) => Cause::NotJson(error),
@@ -72,10 +72,10 @@ impl<'de, const N: usize> Visitor<'de> for Picker<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
-        // Keys are taken raw: decoding one would fail the whole body for a lone surrogate.
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            match self.place_of(key) {
-                Some(place) => values[place] = Some(map.next_value()?),
+        // Names are read raw: to decode one with a lone surrogate would fail the whole body.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            match self.position(name) {
+                Some(position) => values[position] = Some(map.next_value()?),
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -86,8 +86,8 @@ impl<'de, const N: usize> Visitor<'de> for Picker<'_, N> {
 }
 
 impl<const N: usize> Picker<'_, N> {
-    fn place_of(&self, key: &RawValue) -> Option<usize> {
-        let name = value::text(key)?;
+    fn position(&self, name: &RawValue) -> Option<usize> {
+        let name = value::text(name)?;
         self.names.iter().position(|known| *known == name)
     }
 }

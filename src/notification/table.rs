@@ -1,6 +1,6 @@
-//! The published field tables as data, and the check of a body against one.
+//! The published field tables as data, and the check of a body against one of them.
 //!
-//! Knows what kinds of field the platform publishes, and must not know which type has which.
+//! Knows the formats of field that the platform publishes, and must not know which type has which.
 
 use chrono::NaiveDateTime;
 use serde_json::value::RawValue;
@@ -10,37 +10,37 @@ use super::drift::{Drift, Field};
 use super::scan::Values;
 use super::value;
 
-/// One row of a table: every field in them is mandatory.
+/// One row of a table. Every field in a table is mandatory.
 pub(super) struct Row {
     pub(super) field: Field,
-    pub(super) kind: Kind,
+    pub(super) format: Format,
 }
 
-/// What is published about a field; lengths are in characters.
+/// The published format of a field; lengths are in characters.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum Format {
     /// A string.
     Text,
-    /// A string of at least one character and at most so many.
+    /// A string of at least one character and at most this many.
     TextUpTo(usize),
-    /// One of these strings, letter for letter.
+    /// Exactly one of these strings.
     OneOf(&'static [&'static str]),
     /// `yyyyMMdd'T'HHmmss'Z'`.
     Timestamp,
-    /// `/devices/{deviceId}` or `/devices/{deviceId}/services/{serviceId}`, of at most so many
+    /// `/devices/{deviceId}` or `/devices/{deviceId}/services/{serviceId}`, of at most this many
     /// characters.
     DevicePath(usize),
-    /// A string, or the number that another page of the same API has in its place.
+    /// A string, or the number that another page of the same API has instead.
     TextOrNumber,
-    /// An object with anything in it.
+    /// An object with any content.
     Object,
 }
 
-/// Checks the values, in the order of the rows.
+/// Checks values that are in the order of the rows.
 ///
 /// # Errors
 ///
-/// Under [`Validation::Strict`] the first field that is not as published.
+/// Returns the first field that is not as published, under [`Validation::Strict`] only.
 pub(super) fn check<const N: usize>(
     rows: &[Row; N],
     values: &Values<'_, N>,
@@ -48,50 +48,52 @@ pub(super) fn check<const N: usize>(
 ) -> Result<Drift, Field> {
     let mut drift = Drift::default();
     for (row, value) in rows.iter().zip(values) {
-        match (row.kind.judge(*value), validation) {
-            (Verdict::AsPublished, _) | (Verdict::Sibling, Validation::Tolerant) => {}
-            (Verdict::Drift, Validation::Tolerant) => drift.add(row.field),
-            (Verdict::Sibling | Verdict::Drift, Validation::Strict) => return Err(row.field),
+        match (row.format.check(*value), validation) {
+            (Conformance::Published, _) | (Conformance::Variant, Validation::Tolerant) => {}
+            (Conformance::Drift, Validation::Tolerant) => drift.add(row.field),
+            (Conformance::Variant | Conformance::Drift, Validation::Strict) => {
+                return Err(row.field);
+            }
         }
     }
     Ok(drift)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    AsPublished,
-    /// As a sibling dialect of the platform has it: no news, but not in the table.
-    Sibling,
+enum Conformance {
+    Published,
+    /// As another version of the platform sends it: expected, but not in the table.
+    Variant,
     Drift,
 }
 
-impl Kind {
-    fn judge(self, value: Option<&RawValue>) -> Verdict {
+impl Format {
+    fn check(self, value: Option<&RawValue>) -> Conformance {
         let Some(value) = value else {
-            return Verdict::Drift;
+            return Conformance::Drift;
         };
         match self {
-            Self::Text => as_published(value::is_text_within(value, usize::MAX)),
-            Self::TextUpTo(max) => as_published(is_filled(value, max)),
-            Self::OneOf(known) => as_published(is_one_of(value, known)),
-            Self::Timestamp => judge_timestamp(value),
-            Self::DevicePath(max) => as_published(
+            Self::Text => published_if(value::is_text_within(value, usize::MAX)),
+            Self::TextUpTo(max) => published_if(is_filled(value, max)),
+            Self::OneOf(known) => published_if(is_one_of(value, known)),
+            Self::Timestamp => check_timestamp(value),
+            Self::DevicePath(max) => published_if(
                 is_filled(value, max)
                     && value::text(value).is_some_and(|path| value::is_device_path(&path)),
             ),
             Self::TextOrNumber => {
-                as_published(value::is_number(value) || value::is_text_within(value, usize::MAX))
+                published_if(value::is_number(value) || value::is_text_within(value, usize::MAX))
             }
-            Self::Object => as_published(value::is_object(value)),
+            Self::Object => published_if(value::is_object(value)),
         }
     }
 }
 
-fn as_published(is_so: bool) -> Verdict {
-    if is_so {
-        Verdict::AsPublished
+fn published_if(holds: bool) -> Conformance {
+    if holds {
+        Conformance::Published
     } else {
-        Verdict::Drift
+        Conformance::Drift
     }
 }
 
@@ -103,27 +105,27 @@ fn is_one_of(value: &RawValue, known: &[&str]) -> bool {
     value::text(value).is_some_and(|text| known.contains(&&*text))
 }
 
-fn judge_timestamp(value: &RawValue) -> Verdict {
+fn check_timestamp(value: &RawValue) -> Conformance {
     let Some(text) = value::text(value) else {
-        return Verdict::Drift;
+        return Conformance::Drift;
     };
     match text.split_at_checked("yyyyMMddTHHmmss".len()) {
-        Some((time, "Z")) if is_time(time) => Verdict::AsPublished,
-        Some((time, rest)) if is_milliseconds(rest) && is_time(time) => Verdict::Sibling,
-        Some(_) | None => Verdict::Drift,
+        Some((time, "Z")) if is_time(time) => Conformance::Published,
+        Some((time, rest)) if is_milliseconds(rest) && is_time(time) => Conformance::Variant,
+        Some(_) | None => Conformance::Drift,
     }
 }
 
-/// Whether `time`, 15 bytes long, is a moment of the calendar.
+/// Returns whether `time`, 15 bytes long, exists in the calendar.
 fn is_time(time: &str) -> bool {
-    // chrono would take a sign and spaces as part of a number.
+    // chrono accepts a sign and spaces as part of a number.
     let plain = time
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'T');
     plain && NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S").is_ok()
 }
 
-/// `.SSSZ`, or `SSSZ` as formatters without a separator write it.
+/// Returns whether `rest` is `.SSSZ`, or `SSSZ` as formatters without a separator write it.
 fn is_milliseconds(rest: &str) -> bool {
     let digits = rest.strip_prefix('.').unwrap_or(rest).strip_suffix('Z');
     digits.is_some_and(|digits| digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()))
@@ -133,73 +135,73 @@ fn is_milliseconds(rest: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(kind: Kind, json: &str) -> Verdict {
+    fn check(format: Format, json: &str) -> Conformance {
         let value: &RawValue = serde_json::from_str(json).unwrap();
-        kind.judge(Some(value))
+        format.check(Some(value))
     }
 
     #[test]
-    fn a_timestamp_is_the_published_form_or_its_sibling_with_milliseconds() {
+    fn a_timestamp_has_the_published_format_or_its_variant_with_milliseconds() {
         let table = [
-            (r#""20151212T121212Z""#, Verdict::AsPublished),
-            (r#""20160229T235959Z""#, Verdict::AsPublished),
-            (r#""\u00320151212T121212Z""#, Verdict::AsPublished),
-            (r#""20151212T121212.123Z""#, Verdict::Sibling),
-            (r#""20151212T121212123Z""#, Verdict::Sibling),
-            (r#""20150229T121212Z""#, Verdict::Drift),
-            (r#""20151312T121212Z""#, Verdict::Drift),
-            (r#""20151212T251212Z""#, Verdict::Drift),
-            (r#""20151212T121212""#, Verdict::Drift),
-            (r#""20151212T121212.12Z""#, Verdict::Drift),
-            (r#""20151212T121212+0800""#, Verdict::Drift),
-            (r#""20151212 121212Z""#, Verdict::Drift),
-            (r#""+0151212T121212Z""#, Verdict::Drift),
-            (r#""2015 1 1T 1 1 1Z""#, Verdict::Drift),
-            (r#""2015-12-12T12:12:12Z""#, Verdict::Drift),
-            (r#""2015121é2T12121Z""#, Verdict::Drift),
-            (r#""""#, Verdict::Drift),
-            ("1449922332", Verdict::Drift),
-            ("null", Verdict::Drift),
+            (r#""20151212T121212Z""#, Conformance::Published),
+            (r#""20160229T235959Z""#, Conformance::Published),
+            (r#""\u00320151212T121212Z""#, Conformance::Published),
+            (r#""20151212T121212.123Z""#, Conformance::Variant),
+            (r#""20151212T121212123Z""#, Conformance::Variant),
+            (r#""20150229T121212Z""#, Conformance::Drift),
+            (r#""20151312T121212Z""#, Conformance::Drift),
+            (r#""20151212T251212Z""#, Conformance::Drift),
+            (r#""20151212T121212""#, Conformance::Drift),
+            (r#""20151212T121212.12Z""#, Conformance::Drift),
+            (r#""20151212T121212+0800""#, Conformance::Drift),
+            (r#""20151212 121212Z""#, Conformance::Drift),
+            (r#""+0151212T121212Z""#, Conformance::Drift),
+            (r#""2015 1 1T 1 1 1Z""#, Conformance::Drift),
+            (r#""2015-12-12T12:12:12Z""#, Conformance::Drift),
+            (r#""2015121é2T12121Z""#, Conformance::Drift),
+            (r#""""#, Conformance::Drift),
+            ("1449922332", Conformance::Drift),
+            ("null", Conformance::Drift),
         ];
-        for (json, verdict) in table {
-            assert_eq!(judge(Kind::Timestamp, json), verdict, "{json}");
+        for (json, conformance) in table {
+            assert_eq!(check(Format::Timestamp, json), conformance, "{json}");
         }
     }
 
     #[test]
     fn a_length_counts_characters_and_not_bytes_or_escapes() {
         let table = [
-            (r#""""#, Verdict::Drift),
-            (r#""abcd""#, Verdict::AsPublished),
-            (r#""abcde""#, Verdict::Drift),
-            (r#""设备设备""#, Verdict::AsPublished),
-            (r#""\u8bbe\u5907\n\"""#, Verdict::AsPublished),
-            (r#""\ud83d\ude00""#, Verdict::AsPublished),
-            (r#""\ud83d""#, Verdict::Drift),
-            ("12", Verdict::Drift),
+            (r#""""#, Conformance::Drift),
+            (r#""abcd""#, Conformance::Published),
+            (r#""abcde""#, Conformance::Drift),
+            (r#""设备设备""#, Conformance::Published),
+            (r#""\u8bbe\u5907\n\"""#, Conformance::Published),
+            (r#""\ud83d\ude00""#, Conformance::Published),
+            (r#""\ud83d""#, Conformance::Drift),
+            ("12", Conformance::Drift),
         ];
-        for (json, verdict) in table {
-            assert_eq!(judge(Kind::TextUpTo(4), json), verdict, "{json}");
+        for (json, conformance) in table {
+            assert_eq!(check(Format::TextUpTo(4), json), conformance, "{json}");
         }
     }
 
     #[test]
-    fn a_device_path_names_a_device_and_perhaps_a_service() {
+    fn a_device_path_names_a_device_and_optionally_a_service() {
         let table = [
-            (r#""/devices/d""#, Verdict::AsPublished),
-            (r#""/devices/d/services/s""#, Verdict::AsPublished),
-            (r#""\/devices\/d""#, Verdict::AsPublished),
-            (r#""/devices/""#, Verdict::Drift),
-            (r#""/devices/d/""#, Verdict::Drift),
-            (r#""/devices/d/services""#, Verdict::Drift),
-            (r#""/devices/d/services/""#, Verdict::Drift),
-            (r#""/devices/d/services/s/x""#, Verdict::Drift),
-            (r#""/devices/d/things/s""#, Verdict::Drift),
-            (r#""devices/d""#, Verdict::Drift),
-            (r#""/devices/0123456789/services/0123""#, Verdict::Drift),
+            (r#""/devices/d""#, Conformance::Published),
+            (r#""/devices/d/services/s""#, Conformance::Published),
+            (r#""\/devices\/d""#, Conformance::Published),
+            (r#""/devices/""#, Conformance::Drift),
+            (r#""/devices/d/""#, Conformance::Drift),
+            (r#""/devices/d/services""#, Conformance::Drift),
+            (r#""/devices/d/services/""#, Conformance::Drift),
+            (r#""/devices/d/services/s/x""#, Conformance::Drift),
+            (r#""/devices/d/things/s""#, Conformance::Drift),
+            (r#""devices/d""#, Conformance::Drift),
+            (r#""/devices/0123456789/services/0123""#, Conformance::Drift),
         ];
-        for (json, verdict) in table {
-            assert_eq!(judge(Kind::DevicePath(32), json), verdict, "{json}");
+        for (json, conformance) in table {
+            assert_eq!(check(Format::DevicePath(32), json), conformance, "{json}");
         }
     }
 
@@ -208,23 +210,23 @@ mod tests {
         let huge = format!("-{}", "9".repeat(400));
         for json in ["0", "1e99999", "1.5", huge.as_str(), r#""3""#] {
             assert_eq!(
-                judge(Kind::TextOrNumber, json),
-                Verdict::AsPublished,
+                check(Format::TextOrNumber, json),
+                Conformance::Published,
                 "{json}"
             );
-            let text = Kind::Text.judge(Some(serde_json::from_str(json).unwrap()));
+            let text = Format::Text.check(Some(serde_json::from_str(json).unwrap()));
             assert_eq!(
-                text == Verdict::AsPublished,
+                text == Conformance::Published,
                 json.starts_with('"'),
                 "{json}"
             );
         }
-        assert_eq!(judge(Kind::TextOrNumber, "true"), Verdict::Drift);
+        assert_eq!(check(Format::TextOrNumber, "true"), Conformance::Drift);
     }
 
     #[test]
-    fn a_missing_field_is_drift_whatever_its_kind() {
-        assert_eq!(Kind::Text.judge(None), Verdict::Drift);
-        assert_eq!(Kind::Object.judge(None), Verdict::Drift);
+    fn a_missing_field_is_drift_in_every_format() {
+        assert_eq!(Format::Text.check(None), Conformance::Drift);
+        assert_eq!(Format::Object.check(None), Conformance::Drift);
     }
 }

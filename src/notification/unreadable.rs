@@ -1,13 +1,14 @@
-//! Why a push could not be placed, in words fit for a dead letter.
+//! Why a push could not be read, as text for a dead letter.
 //!
-//! The words never hold bytes of the body, so that a log or a header cannot leak or be forged.
+//! The text never contains bytes of the body, so that it can neither leak them nor forge a log line
+//! or a header.
 
 use std::str::Utf8Error;
 
 use super::drift::Field;
 use super::{MAX_ID_BYTES, Subject};
 
-/// A push that could not be placed, and what is known of it all the same.
+/// A push that could not be read, with what is known of it nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct Unreadable<'a> {
@@ -21,63 +22,60 @@ impl<'a> Unreadable<'a> {
     }
 
     /// A push whose bytes could not be decompressed, so that nothing is known of it.
-    pub fn not_gzip() -> Self {
+    pub(crate) fn not_gzip() -> Self {
         Self::new(Cause::NotGzip, Subject::unknown())
     }
 
-    /// What is wrong.
-    pub fn cause(&self) -> &Cause {
-        &self.cause
-    }
-
-    /// What is wrong, as one of [`Cause::REASONS`].
-    pub fn reason(&self) -> &'static str {
+    /// One of [`Cause::REASONS`].
+    pub(crate) fn reason(&self) -> &'static str {
         self.cause.reason()
     }
 
-    /// What is known of the push: its key is the best id that could be read, if any.
-    pub fn subject(&self) -> &Subject<'a> {
+    /// What is known of the push. Its key is the best id that could be read, if any.
+    pub(crate) fn subject(&self) -> &Subject<'a> {
         &self.subject
     }
 }
 
-/// What is wrong with a push; shown, it is a sentence of at most 512 bytes.
+/// What is wrong with a push; its text has at most 512 bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The bytes claimed to be gzip (RFC 1952) and are not.
-    #[error("the body is not the gzip that its Content-Encoding claims")]
+    /// The `Content-Encoding` is gzip (RFC 1952), but the bytes are not.
+    #[error("Content-Encoding is gzip, but the body is not valid gzip")]
     NotGzip,
-    /// The body is not UTF-8, the encoding that RFC 8259 asks for.
+    /// The body is not UTF-8, which RFC 8259 requires.
     #[error("the body is not UTF-8: {0}")]
     NotUtf8(Utf8Error),
-    /// The body is not JSON (RFC 8259), or has something behind its value.
+    /// The body is not JSON (RFC 8259), or has something after its value.
     #[error("the body is not JSON: {0}")]
     NotJson(serde_json::Error),
-    /// The body is JSON, but not an object.
+    /// The body is a JSON value of another type.
     #[error("the body is JSON, but not an object")]
     NotAnObject,
-    /// The object is neither a notification nor a callback nor an envelope.
-    #[error("no notifyType, and neither a command's callback nor a version 5 envelope")]
+    /// The object is neither a notification nor a command callback nor an envelope.
+    #[error(
+        "the body has no notifyType, and is neither a command callback nor a version 5 envelope"
+    )]
     UnknownShape,
     /// The id that keys this type cannot be a key.
     #[error("{field} {problem}")]
     Id {
-        /// Where the id stands.
+        /// The field that should contain the id.
         field: Field,
-        /// What is wrong with it.
+        /// Why it does not.
         problem: IdProblem,
     },
-    /// Under strict validation: a field is not as published.
-    #[error("{field} is not as its published table has it")]
+    /// Under strict validation, a field that violates its published table.
+    #[error("{field} violates the published field table")]
     FieldTable {
-        /// The first such field.
+        /// The first such field, in the order of the table.
         field: Field,
     },
 }
 
 impl Cause {
-    /// Every reason there is: lasting names, also for choosing what to replay.
-    pub const REASONS: &'static [&'static str] = &[
+    /// Every reason. They never change: dead letters hold them, and `replay` selects by them.
+    pub(crate) const REASONS: &'static [&'static str] = &[
         "not-gzip",
         "not-utf8",
         "not-json",
@@ -91,8 +89,8 @@ impl Cause {
         "field-table",
     ];
 
-    /// The reason's lasting name, one of [`Cause::REASONS`].
-    pub fn reason(&self) -> &'static str {
+    /// One of [`Cause::REASONS`].
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NotGzip => "not-gzip",
             Self::NotUtf8(_) => "not-utf8",
@@ -111,17 +109,17 @@ pub enum IdProblem {
     /// The field, or the object around it, is missing or null.
     #[error("is missing or null")]
     Missing,
-    /// Another JSON value, or a string with half of a surrogate pair, which is no text.
+    /// Another JSON value, or a string with a lone surrogate, which UTF-8 cannot represent.
     #[error("is not a string")]
     NotAString,
-    /// A string without a character.
+    /// The empty string.
     #[error("is empty")]
     Empty,
-    /// More than [`MAX_ID_BYTES`].
+    /// A text of more than [`MAX_ID_BYTES`].
     #[error("is longer than {MAX_ID_BYTES} bytes")]
     TooLong,
-    /// A string that should be a path with a device in it, and is not.
-    #[error("is not a path to a device")]
+    /// A string that does not start with `/devices/`.
+    #[error("is not of the form /devices/{{deviceId}}")]
     NotInPath,
 }
 

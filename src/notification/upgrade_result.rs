@@ -1,16 +1,16 @@
-//! `swUpgradeResultNotify`: a software upgrade task ended on one device.
+//! `swUpgradeResultNotify`: the software upgrade of one device ended.
 //!
-//! Owns the published table of this body and what keys it.
+//! Owns the published table of this body and the choice of its key.
 
 use super::drift::Field;
 use super::notify_type::NotifyType;
 use super::push::Push;
-use super::table::{self, Kind, Row};
+use super::table::{self, Format, Row};
 use super::unreadable::Cause;
 use super::{Notification, Subject, Unreadable, Validation, scan, value};
 
 /// The page "Pushing Software Upgrade Result Notifications" of the platform's northbound API,
-/// without `notifyType`; no lengths are published.
+/// without `notifyType`. No lengths are published.
 const TABLE: [Row; 12] = [
     text(Field::DeviceId),
     text(Field::AppId),
@@ -21,19 +21,19 @@ const TABLE: [Row; 12] = [
     text(Field::SourceVersion),
     Row {
         field: Field::SwUpgradeResult,
-        kind: Kind::OneOf(&["SUCCESS", "FAIL"]),
+        format: Format::OneOf(&["SUCCESS", "FAIL"]),
     },
-    // A string on this page, a `long` on another one of the same API.
+    // A string on this page, a `long` on another page of the same API.
     Row {
         field: Field::UpgradeTime,
-        kind: Kind::TextOrNumber,
+        format: Format::TextOrNumber,
     },
     text(Field::ResultDesc),
     text(Field::ErrorCode),
     text(Field::Description),
 ];
 
-/// Keys a result by its device.
+/// Reads an upgrade result, whose key is its device.
 pub(super) fn read<'a>(
     push: &Push<'a>,
     validation: Validation,
@@ -57,6 +57,6 @@ pub(super) fn read<'a>(
 const fn text(field: Field) -> Row {
     Row {
         field,
-        kind: Kind::Text,
+        format: Format::Text,
     }
 }

@@ -1,6 +1,6 @@
-//! What a single JSON value holds: a text, an id, a device's path.
+//! Reads a single JSON value: as a text, as an id, as the path of a device.
 //!
-//! Decodes only where a string has escapes, and must not know which field it looks at.
+//! Decodes only strings with escapes, and must not know which field a value belongs to.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::MAX_ID_BYTES;
 use super::unreadable::IdProblem;
 
-/// The text of a JSON string; none for another value, or for half of a surrogate pair, which is
-/// no text.
+/// The text of a JSON string; `None` for any other value, and for a string with a lone surrogate,
+/// which UTF-8 cannot represent.
 pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = between_quotes(value)?;
     if inner.contains('\\') {
@@ -28,31 +28,30 @@ pub(super) fn id(value: Option<&RawValue>) -> Result<Cow<'_, str>, IdProblem> {
     usable(text(value).ok_or(IdProblem::NotAString)?)
 }
 
-/// The device in a value such as `/devices/{deviceId}/services/{serviceId}`.
-///
-/// What follows the device is not looked at.
+/// The device in a path such as `/devices/{deviceId}/services/{serviceId}`. The rest of the path
+/// does not matter.
 pub(super) fn device_in_path(value: Option<&RawValue>) -> Result<Cow<'_, str>, IdProblem> {
     let value = value
         .filter(|value| !is_null(value))
         .ok_or(IdProblem::Missing)?;
     let device_id = match text(value).ok_or(IdProblem::NotAString)? {
         Cow::Borrowed("") => return Err(IdProblem::Empty),
-        Cow::Borrowed(path) => first_step(path).map(Cow::Borrowed),
-        Cow::Owned(path) => first_step(&path).map(|device| Cow::Owned(device.to_owned())),
+        Cow::Borrowed(path) => first_segment(path).map(Cow::Borrowed),
+        Cow::Owned(path) => first_segment(&path).map(|device| Cow::Owned(device.to_owned())),
     };
     usable(device_id.ok_or(IdProblem::NotInPath)?)
 }
 
-/// Whether `path` is `/devices/{deviceId}` or `/devices/{deviceId}/services/{serviceId}`.
+/// Returns whether `path` is `/devices/{deviceId}` or `/devices/{deviceId}/services/{serviceId}`.
 pub(super) fn is_device_path(path: &str) -> bool {
-    let mut steps = path.split('/');
-    let device = [steps.next(), steps.next()] == [Some(""), Some("devices")]
-        && steps.next().is_some_and(|id| !id.is_empty());
-    let service = match steps.next() {
+    let mut segments = path.split('/');
+    let device = [segments.next(), segments.next()] == [Some(""), Some("devices")]
+        && segments.next().is_some_and(|id| !id.is_empty());
+    let service = match segments.next() {
         None => true,
-        Some(step) => step == "services" && steps.next().is_some_and(|id| !id.is_empty()),
+        Some(segment) => segment == "services" && segments.next().is_some_and(|id| !id.is_empty()),
     };
-    device && service && steps.next().is_none()
+    device && service && segments.next().is_none()
 }
 
 pub(super) fn is_null(value: &RawValue) -> bool {
@@ -69,24 +68,24 @@ pub(super) fn is_number(value: &RawValue) -> bool {
         .starts_with(|first: char| first == '-' || first.is_ascii_digit())
 }
 
-/// Whether the value is a string of at most `max_chars` characters.
+/// Returns whether the value is a string of at most `max_chars` characters.
 ///
-/// Decodes only where the raw form does not settle it: decoding never makes a string longer, and
-/// only a `\u` can be half of a pair.
+/// Decodes only if the raw form leaves doubt: decoding never makes a string longer, and only a `\u`
+/// can be a lone surrogate.
 pub(super) fn is_text_within(value: &RawValue, max_chars: usize) -> bool {
     let Some(inner) = between_quotes(value) else {
         return false;
     };
-    let settled = inner.len() <= max_chars && !inner.contains("\\u");
-    settled || text(value).is_some_and(|text| text.chars().count() <= max_chars)
+    let certain = inner.len() <= max_chars && !inner.contains("\\u");
+    certain || text(value).is_some_and(|text| text.chars().count() <= max_chars)
 }
 
-/// What stands between the quotes of a string, escapes and all.
-pub(super) fn between_quotes(value: &RawValue) -> Option<&str> {
+/// The raw content of a string, with its escapes.
+fn between_quotes(value: &RawValue) -> Option<&str> {
     value.get().strip_prefix('"')?.strip_suffix('"')
 }
 
-fn first_step(path: &str) -> Option<&str> {
+fn first_segment(path: &str) -> Option<&str> {
     path.strip_prefix("/devices/")?.split('/').next()
 }
 

@@ -1,8 +1,10 @@
-//! The administration server, on a port of its own and never on the listener's:
+//! The admin server, on a port of its own and never on the listener's:
 //!
 //! - `GET /metrics`: Prometheus's text format
-//! - `GET /livez`: 200 while the process can answer; Kafka is no part of it
+//! - `GET /livez`: 200 while the process can answer; Kafka has no part in it
 //! - `GET /readyz`: 200 or 503, and each condition with since when and why
+//!
+//! Knows no metric and no condition by name: components add their own.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,87 +18,89 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::health::Readiness;
-use crate::metrics::{Metrics, ReadinessMetrics};
+use super::readiness::Readiness;
+use crate::metrics::Metrics;
 
-/// How long a scraper may take to send the head of its request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The administration server of one process.
+/// The pause after a failed accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What a process reports about itself, and the server that serves it. Clones
+/// share it.
 #[derive(Debug, Clone)]
-pub struct Administration {
-    /// What `/metrics` shows.
-    pub metrics: Metrics,
-    /// What `/readyz` shows.
-    pub readiness: Readiness,
+pub(crate) struct AdminServer {
+    /// Served at `/metrics`.
+    pub(crate) metrics: Metrics,
+    /// Served at `/readyz`.
+    pub(crate) readiness: Readiness,
 }
 
-/// The address cannot be listened on.
+/// The admin server's address could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: set another address with --set admin.listen=ADDRESS:PORT")]
-pub struct CannotListen {
+pub(crate) struct CannotListen {
     address: SocketAddr,
     source: std::io::Error,
 }
 
-impl Administration {
-    /// What a process begins with: its own metrics, and no conditions. Its
-    /// parts register what they report.
-    pub fn new() -> Self {
+impl AdminServer {
+    /// Starts with the metrics of the process itself, and without conditions.
+    pub(crate) fn new() -> Self {
         let metrics = Metrics::new();
-        let readiness = Readiness::new(ReadinessMetrics::register(&metrics));
+        let readiness = Readiness::new(&metrics);
         Self { metrics, readiness }
     }
 
-    /// Listens on `address` and serves until the process ends. The address
-    /// that it is bound to.
+    /// Serves on `address` until the process ends. Returns the address it is
+    /// bound to, which has the real port if `address` has port 0.
     ///
     /// # Errors
     ///
-    /// Where the address cannot be bound.
-    pub async fn start(self, address: SocketAddr) -> Result<SocketAddr, CannotListen> {
-        let failed = |source| CannotListen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        tokio::spawn(self.serve(listener));
-        tracing::info!(%address, "administration listening");
+    /// Returns `CannotListen` if the address cannot be bound.
+    pub(crate) async fn start(self, address: SocketAddr) -> Result<SocketAddr, CannotListen> {
+        let cannot_listen = |source| CannotListen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        tokio::spawn(self.accept(listener));
+        tracing::info!(%address, "admin server listening");
         Ok(address)
     }
 
-    async fn serve(self, listener: TcpListener) {
+    async fn accept(self, listener: TcpListener) {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors, most likely: others close theirs meanwhile.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let server = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    std::future::ready(Ok::<_, Infallible>(server.answer(&request)))
-                });
-                let _gone = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(self.clone().serve(stream))),
+                // Most likely out of file descriptors, until other connections close.
+                Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
+            }
         }
     }
 
+    async fn serve(self, stream: TcpStream) {
+        let service =
+            service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let _client_error = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/metrics" | "/livez" | "/readyz" if !reading => method_not_allowed(),
+            "/metrics" | "/livez" | "/readyz" if !is_read => method_not_allowed(),
             "/metrics" => text(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
                 self.metrics.render(),
             ),
             "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-            "/readyz" => self.ready(),
+            "/readyz" => self.readyz(),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "text/plain",
@@ -105,7 +109,7 @@ impl Administration {
         }
     }
 
-    fn ready(&self) -> Response<Full<Bytes>> {
+    fn readyz(&self) -> Response<Full<Bytes>> {
         let report = self.readiness.report();
         let status = if report.ready {
             StatusCode::OK
@@ -114,12 +118,6 @@ impl Administration {
         };
         let body = serde_json::to_string(&report).unwrap_or_default();
         text(status, "application/json", body)
-    }
-}
-
-impl Default for Administration {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -1,36 +1,36 @@
-//! In test builds only: numbered points at which a process kills or stops
-//! itself, so that fault tests can do it exactly there.
+//! Fail points, in debug builds only: numbered steps at which a process kills
+//! or freezes itself, so that fault tests can interrupt it exactly there.
 
-/// Passes point `step`. The `count`-th time that happens, a debug build with
-/// `NORTHBRIDGE_FAIL_POINT=step:count` kills itself as SIGKILL does; with
-/// `step:count:STOP` it freezes itself.
+/// Marks step `step`. If `NORTHBRIDGE_FAIL_POINT` is `step:count`, the process
+/// sends itself SIGKILL at the `count`-th pass; if it is `step:count:STOP`,
+/// SIGSTOP.
 #[cfg(debug_assertions)]
 pub(crate) fn fail_point(step: u32) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    struct FailAt {
+    struct FailPoint {
         step: u32,
-        left: AtomicU64,
+        passes_left: AtomicU64,
         signal: String,
     }
 
-    static FAIL_AT: LazyLock<Option<FailAt>> = LazyLock::new(|| {
+    static FAIL_POINT: LazyLock<Option<FailPoint>> = LazyLock::new(|| {
         let text = std::env::var("NORTHBRIDGE_FAIL_POINT").ok()?;
         let mut parts = text.split(':');
-        Some(FailAt {
+        Some(FailPoint {
             step: parts.next()?.parse().ok()?,
-            left: AtomicU64::new(parts.next()?.parse().ok()?),
+            passes_left: AtomicU64::new(parts.next()?.parse().ok()?),
             signal: parts.next().unwrap_or("KILL").to_owned(),
         })
     });
-    if let Some(fail) = &*FAIL_AT
-        && fail.step == step
-        && fail.left.fetch_sub(1, Ordering::Relaxed) == 1
+    if let Some(point) = &*FAIL_POINT
+        && point.step == step
+        && point.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
     {
         let id = std::process::id().to_string();
         let _ = std::process::Command::new("kill")
-            .args([&format!("-{}", fail.signal), &id])
+            .args([&format!("-{}", point.signal), &id])
             .status();
     }
 }

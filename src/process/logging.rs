@@ -1,40 +1,71 @@
-//! Logs on standard error: text for a person at a terminal, JSON lines otherwise.
+//! The log, on standard error: text on a terminal, else one JSON object a line.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Starts logging for the process. A second call changes nothing.
-pub fn start(log: &Log) {
+/// The target of the events "stored" and "state changed". Their fields contain
+/// parts of a push's body, which must never be logged, so only an observer
+/// receives them.
+pub(crate) const EVENTS: &str = "northbridge::events";
+
+/// A layer that receives events beside the log and filters them itself.
+pub type Observer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Starts the log of the process; a second call has no effect. `log.level`
+/// applies to the log alone, not to what `observer` receives.
+pub fn start(log: &Log, observer: Option<Observer>) {
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let base = fmt::layer().with_writer(std::io::stderr);
+    let format = fmt::layer().with_writer(std::io::stderr);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        base.json()
+        format
+            .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
             .boxed()
     } else {
-        base.with_ansi(terminal).with_target(false).boxed()
+        format.with_ansi(terminal).with_target(false).boxed()
     };
-    let level = match log.level {
+    let mut layers = vec![layer.with_filter(log_filter(log.level)).boxed()];
+    layers.extend(observer);
+    let _already_started = tracing_subscriber::registry().with(layers).try_init();
+}
+
+fn log_filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let _already_started = tracing_subscriber::registry()
-        .with(layer.with_filter(level))
-        .try_init();
+    Targets::new()
+        .with_default(level)
+        .with_target(EVENTS, LevelFilter::OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn no_level_logs_parts_of_a_body() {
+        for level in [LogLevel::Error, LogLevel::Debug, LogLevel::Trace] {
+            assert!(!log_filter(level).would_enable(EVENTS, &Level::DEBUG));
+        }
+        assert!(log_filter(LogLevel::Debug).would_enable("northbridge", &Level::DEBUG));
+    }
 }

@@ -1,4 +1,4 @@
-//! The flags of `northbridge simulate`.
+//! The flags of `northbridge simulate`, with their help texts and ranges.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,142 +6,142 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
-use super::world::Shares;
+use super::pushes::TrafficMix;
 
-/// What to play, against what, and what to prove afterwards.
+/// The target of a run, its load, and what to verify afterwards.
 #[derive(Debug, Clone, Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]
 pub struct SimulateArgs {
-    /// Where to push: http:// or https://, with the path, and the token where one is needed.
-    pub url: String,
+    /// The URL to push to: http:// or https://, with the path and, if required, the token.
+    pub(super) url: String,
 
-    /// Pushes a second.
+    /// New pushes per second, sent at this rate whatever the answers are.
     #[arg(long, default_value_t = 100.0, value_name = "NUMBER", value_parser = rate, help_heading = "Load")]
-    pub rate: f64,
-    /// How long new pushes come: 30s, 5m, 1h.
+    pub(super) rate: f64,
+    /// How long to send new pushes: 30s, 5m, 1h.
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = duration, conflicts_with = "count", help_heading = "Load")]
-    pub duration: Duration,
-    /// How many pushes, instead of how long.
+    pub(super) duration: Duration,
+    /// Number of pushes to send, instead of a duration.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
-    pub count: Option<u32>,
-    /// Connections that are kept open.
+    pub(super) count: Option<u32>,
+    /// Number of connections, which are kept alive.
     #[arg(long, default_value_t = 32, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000), help_heading = "Load")]
-    pub connections: u16,
-    /// Speaks HTTP/2, with up to 64 pushes at a time on each connection.
+    pub(super) connections: u16,
+    /// Uses HTTP/2, with up to 64 concurrent pushes on each connection.
     #[arg(long, help_heading = "Load")]
-    pub http2: bool,
+    pub(super) http2: bool,
 
-    /// What the pushes follow from; one seed gives the same pushes, and none gives new ones.
+    /// Seed of the pushes: the same seed gives the same pushes; random by default.
     #[arg(long, value_name = "NUMBER", help_heading = "Pushes")]
-    pub seed: Option<u64>,
-    /// Devices that take part.
+    pub(super) seed: Option<u64>,
+    /// Number of devices that the pushes come from.
     #[arg(long, default_value_t = 1_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Pushes")]
-    pub devices: u32,
-    /// Percentage of pushes that are repeats of earlier ones.
+    pub(super) devices: u32,
+    /// Percentage of pushes that repeat an earlier one.
     #[arg(long, default_value_t = 2, value_name = "PERCENT", value_parser = percent(), help_heading = "Pushes")]
-    pub repeats: u32,
-    /// Percentage of the rest that is of other types than the two of the mission.
+    pub(super) repeats: u32,
+    /// Percentage of the pushes that are not repeats whose type has no state topic.
     #[arg(long, default_value_t = 15, value_name = "PERCENT", value_parser = percent(), help_heading = "Pushes")]
-    pub others: u32,
-    /// Percentage of the rest that are results of upgrades; what remains confirms commands.
+    pub(super) others: u32,
+    /// Percentage of the remaining pushes that are upgrade results; all others confirm commands.
     #[arg(long, default_value_t = 20, value_name = "PERCENT", value_parser = percent(), help_heading = "Pushes")]
-    pub upgrades: u32,
-    /// Percentage of commands whose confirmations come out of order.
+    pub(super) upgrades: u32,
+    /// Percentage of commands whose confirmations arrive out of order.
     #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = percent(), help_heading = "Pushes")]
-    pub disorder: u32,
-    /// Percentage of pushes that are not as published.
+    pub(super) disorder: u32,
+    /// Percentage of pushes that deviate from the platform's documents.
     #[arg(long, default_value_t = 2, value_name = "PERCENT", value_parser = percent(), help_heading = "Pushes")]
-    pub oddities: u32,
+    pub(super) oddities: u32,
 
-    /// What happens to a push that failed: nothing, or one of the two published rules.
+    /// Delivery rule for failed pushes: none, or one of the two that the platform has published.
     #[arg(long, value_enum, default_value_t = PolicyName::None, help_heading = "Delivery rules")]
-    pub policy: PolicyName,
-    /// How often a blacklisted host is tried again.
+    pub(super) policy: PolicyName,
+    /// Interval between probes of a blacklisted host.
     #[arg(long, default_value = "3m", value_name = "TIME", value_parser = duration, help_heading = "Delivery rules")]
-    pub probe_interval: Duration,
-    /// How long after a failure the policy `retry` pushes again.
+    pub(super) probe_interval: Duration,
+    /// Delay before a retry under the policy `retry`.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration, help_heading = "Delivery rules")]
-    pub retry_interval: Duration,
+    pub(super) retry_interval: Duration,
 
-    /// Trusts the authorities in this PEM file alone, instead of the system's.
+    /// PEM file with the only certificate authorities to trust, instead of the system's.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
-    pub ca: Option<PathBuf>,
-    /// Takes any certificate.
+    pub(super) ca: Option<PathBuf>,
+    /// Accepts any server certificate, without verifying its issuer or its name.
     #[arg(long, conflicts_with = "ca", help_heading = "Connection")]
-    pub insecure: bool,
-    /// Names the host in the handshake, which the platform does not do by itself.
+    pub(super) insecure: bool,
+    /// Sends the server name (SNI) in the TLS handshake; the platform sends none by default.
     #[arg(long, help_heading = "Connection")]
-    pub sni: bool,
-    /// The user name of Basic credentials.
+    pub(super) sni: bool,
+    /// User name for HTTP Basic authentication.
     #[arg(
         long,
         value_name = "NAME",
         requires = "password_file",
         help_heading = "Connection"
     )]
-    pub user: Option<String>,
-    /// The file with the password of Basic credentials.
+    pub(super) user: Option<String>,
+    /// File that contains the password for HTTP Basic authentication.
     #[arg(
         long,
         value_name = "FILE",
         requires = "user",
         help_heading = "Connection"
     )]
-    pub password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
 
-    /// Prints the outcome as JSON instead of a table.
-    #[arg(long, help_heading = "Outcome")]
-    pub json: bool,
+    /// Prints the summary as JSON instead of a table.
+    #[arg(long, help_heading = "Summary")]
+    pub(super) json: bool,
 
-    /// Writes the outcome as a page with plots as well, for a browser.
-    #[arg(long, value_name = "FILE", help_heading = "Outcome")]
-    pub report: Option<PathBuf>,
-    /// Marks moments in the plots: each line of this file, read at the end, is a time in
-    /// RFC 3339 and a text.
+    /// Writes an HTML report with plots to this file as well.
+    #[arg(long, value_name = "FILE", help_heading = "Summary")]
+    pub(super) report: Option<PathBuf>,
+    /// Annotates the report's plots from this file, read at the end of the run: one RFC 3339
+    /// time and a text in each line.
     #[arg(
         long,
         value_name = "FILE",
         requires = "report",
-        help_heading = "Outcome"
+        help_heading = "Summary"
     )]
-    pub marks: Option<PathBuf>,
+    pub(super) annotations: Option<PathBuf>,
 
-    /// Proves on this Kafka that every push answered 200 is stored, byte for byte, under its key.
-    #[arg(long, value_name = "BOOTSTRAP", value_parser = NonEmptyStringValueParser::new(), help_heading = "Proof")]
-    pub verify: Option<String>,
-    /// Proves also that the state topics hold what follows from what is stored.
-    #[arg(long, requires = "verify", help_heading = "Proof")]
-    pub verify_state: bool,
-    /// How long the streams get to catch up.
-    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration, requires = "verify_state", help_heading = "Proof")]
-    pub catch_up: Duration,
-    /// What stands before every topic's name, as `topics.prefix`.
+    /// Verifies in this Kafka cluster that every push answered 200 is stored: byte for byte, in its
+    /// topic, under its key.
+    #[arg(long, value_name = "BOOTSTRAP", value_parser = NonEmptyStringValueParser::new(), help_heading = "Verification")]
+    pub(super) verify: Option<String>,
+    /// Verifies also that the state topics equal the model of the stored pushes.
+    #[arg(long, requires = "verify", help_heading = "Verification")]
+    pub(super) verify_state: bool,
+    /// How long to wait for the streams to process what is stored.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration, requires = "verify_state", help_heading = "Verification")]
+    pub(super) catch_up: Duration,
+    /// Prefix of all topic names, like the setting `topics.prefix`.
     #[arg(
         long,
         value_name = "PREFIX",
         requires = "verify",
-        help_heading = "Proof"
+        help_heading = "Verification"
     )]
-    pub topics_prefix: Option<String>,
+    pub(super) topics_prefix: Option<String>,
 }
 
-/// What happens to a push that failed.
+/// The delivery rule by which the platform treats a failed push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PolicyName {
-    /// Nothing: plain load.
+pub(super) enum PolicyName {
+    /// A failed push has no consequence: plain load.
     None,
-    /// As published in 2024: what is not answered 200 is lost; ten in a row blacklist the host.
+    /// Published in 2024: a push not answered 200 is lost; ten failures in a row blacklist the host.
     Discard,
-    /// As published before: what is not answered, or 501 to 504, is pushed again for ten minutes.
+    /// Published before: a push without an answer, or answered 501 to 504, is retried for ten minutes.
     Retry,
 }
 
 impl PolicyName {
-    /// As it is written on the command line.
-    pub fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Discard => "discard",
@@ -151,8 +151,9 @@ impl PolicyName {
 }
 
 impl SimulateArgs {
-    /// How many new pushes there are in all.
-    pub fn pushes(&self) -> u32 {
+    /// The number of new pushes: `--count`, or as many as `--duration` has room
+    /// for at `--rate`.
+    pub(super) fn pushes(&self) -> u32 {
         self.count.unwrap_or_else(|| {
             let pushes = (self.duration.as_secs_f64() * self.rate).ceil();
             #[expect(
@@ -166,9 +167,8 @@ impl SimulateArgs {
         })
     }
 
-    /// What the pushes are made of.
-    pub fn shares(&self) -> Shares {
-        Shares {
+    pub(super) fn traffic_mix(&self) -> TrafficMix {
+        TrafficMix {
             repeats: self.repeats,
             others: self.others,
             upgrades: self.upgrades,
@@ -187,11 +187,12 @@ fn rate(text: &str) -> Result<f64, String> {
     if (0.01..=1_000_000.0).contains(&rate) {
         Ok(rate)
     } else {
-        Err("must be from 0.01 to 1000000".to_owned())
+        Err("must be between 0.01 and 1000000".to_owned())
     }
 }
 
-/// A whole number with its unit: `500ms`, `30s`, `5m`, `1h`.
+/// Parses a whole number with an optional unit: `500ms`, `30s`, `5m`, `1h`;
+/// without one, it means seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 = digits
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_a_number_with_a_unit() {
+    fn a_duration_is_a_whole_number_with_a_unit() {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1_500)));
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));

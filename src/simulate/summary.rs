@@ -1,4 +1,4 @@
-//! The outcome of a run, for people as a table and for programs as JSON.
+//! The summary of a run, for people as a table and for programs as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,124 +6,93 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::judge::Judgement;
-use super::proof;
-use super::run::Outcome;
-use super::states;
+use super::load::LoadResult;
+use super::verify::{StatesVerification, StoredVerification, Verification};
 
-/// Everything that is said at the end.
+/// A run and its verification; the JSON object of `--json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Summary {
-    /// What the pushes follow from.
-    pub seed: u64,
-    /// New pushes.
-    pub pushes: u32,
-    /// How long the run took.
-    pub seconds: f64,
-    /// How many answers of each kind; `timeout` and `no-connection` are none.
-    pub answers: BTreeMap<String, u64>,
-    /// From the intended send time, in milliseconds.
-    pub latency_ms: LatencyMs,
-    /// The longest that an answer took once its push had gone out.
-    pub longest_answer_ms: f64,
-    /// What the delivery rules led to.
+pub(crate) struct Summary {
+    pub(crate) seed: u64,
+    /// New pushes; their retries are counted apart.
+    pub(crate) pushes: u32,
+    /// The duration of the run, without verification.
+    pub(crate) seconds: f64,
+    /// By status code; `timeout` and `no-connection` count pushes without one.
+    pub(crate) answers: BTreeMap<String, u64>,
+    /// From the intended send time.
+    pub(crate) latency_ms: LatencyMs,
+    /// The longest time from the actual send time to a complete response.
+    pub(crate) longest_answer_ms: f64,
     #[serde(flatten)]
-    pub policy: PolicyCounts,
-    /// What the proof came to, where one was asked for.
+    pub(crate) policy: PolicySummary,
+    /// Absent unless `--verify` was given and completed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verification: Option<Verification>,
-    /// What the comparison of the states came to, where one was asked for.
+    pub(crate) verification: Option<StoredSummary>,
+    /// Absent unless `--verify-state` was given and completed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub states: Option<StatesVerification>,
+    pub(crate) states: Option<StatesSummary>,
 }
 
-/// Latencies in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct LatencyMs {
-    /// Half of all answers took no longer.
-    pub p50: f64,
-    /// Nine in ten.
-    pub p90: f64,
-    /// Ninety-nine in a hundred.
-    pub p99: f64,
-    /// 999 in a thousand.
+pub(crate) struct LatencyMs {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
     #[serde(rename = "p99.9")]
-    pub p999: f64,
-    /// The longest.
-    pub max: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
 }
 
-/// What the delivery rules led to.
+/// The consequences of the delivery rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PolicyCounts {
-    /// How often the host was blacklisted.
-    pub blacklistings: u64,
-    /// Pushes that the platform gave up.
-    pub lost_by_policy: u64,
-    /// Pushes after the first of the same message.
-    pub retries: u64,
-    /// Probes of a blacklisted host.
-    pub probes: u64,
-    /// What was still waiting at the end.
-    pub backlog_at_end: usize,
+pub(crate) struct PolicySummary {
+    pub(crate) blacklistings: u64,
+    pub(crate) lost_by_policy: u64,
+    pub(crate) retries: u64,
+    pub(crate) probes: u64,
+    pub(crate) backlog_at_end: usize,
 }
 
-/// What the proof came to.
+/// [`StoredVerification`] under the names of the JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verification {
-    /// Whether the promise held.
-    pub holds: bool,
-    /// Pushes answered 200.
-    pub answered200: u64,
-    /// Of these, those that are stored as they must be.
-    pub stored: u64,
-    /// Of these, those that are not.
-    pub missing: u64,
-    /// Records of pushes in a topic or under a key that is not theirs.
-    pub misplaced: u64,
-    /// Records beyond one for each push.
-    pub doubled: u64,
-    /// Records of pushes that were not answered 200.
-    pub stored_unanswered: u64,
-    /// Records that are of no push of the run.
-    pub others: u64,
-    /// The first faults.
-    pub faults: Vec<String>,
+pub(crate) struct StoredSummary {
+    pub(crate) holds: bool,
+    pub(crate) answered200: u64,
+    pub(crate) stored: u64,
+    pub(crate) missing: u64,
+    pub(crate) misplaced: u64,
+    pub(crate) doubled: u64,
+    pub(crate) stored_unanswered: u64,
+    pub(crate) others: u64,
+    pub(crate) faults: Vec<String>,
 }
 
-/// What the comparison of the states came to.
+/// [`StatesVerification`] under the names of the JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct StatesVerification {
-    /// Whether all states are the model's.
-    pub holds: bool,
-    /// Commands that were compared.
-    pub commands: u64,
-    /// Devices that were compared.
-    pub devices: u64,
-    /// Upgrade operations that were compared.
-    pub operations: u64,
-    /// States that are not the model's.
-    pub differing: u64,
-    /// What the streams had not done when the time was over.
+pub(crate) struct StatesSummary {
+    pub(crate) holds: bool,
+    pub(crate) commands: u64,
+    pub(crate) devices: u64,
+    pub(crate) operations: u64,
+    pub(crate) differing: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub behind: Option<String>,
-    /// The first differences.
-    pub faults: Vec<String>,
+    pub(crate) behind: Option<String>,
+    pub(crate) faults: Vec<String>,
 }
 
 impl Summary {
-    /// Sums up a run.
-    pub fn new(seed: u64, outcome: &Outcome) -> Self {
-        let latency = outcome.tally.latency();
-        let answers = outcome.tally.answers().iter();
+    /// Summarizes a run that has not been verified.
+    pub(crate) fn new(seed: u64, result: &LoadResult) -> Self {
+        let latency = result.statistics.latency();
+        let answers = result.statistics.answers().iter();
         Self {
             seed,
-            pushes: outcome.pushes,
-            seconds: outcome.lasted.as_secs_f64(),
+            pushes: result.pushes,
+            seconds: result.duration.as_secs_f64(),
             answers: answers
                 .map(|(answer, count)| (answer.to_string(), *count))
                 .collect(),
@@ -134,76 +103,81 @@ impl Summary {
                 p999: millis(latency.p999),
                 max: millis(latency.max),
             },
-            longest_answer_ms: millis(outcome.tally.longest_answer()),
-            policy: PolicyCounts {
-                blacklistings: outcome.counts.blacklistings,
-                lost_by_policy: outcome.counts.lost,
-                retries: outcome.counts.retries,
-                probes: outcome.counts.probes,
-                backlog_at_end: outcome.backlog,
+            longest_answer_ms: millis(result.statistics.longest_answer()),
+            policy: PolicySummary {
+                blacklistings: result.delivery.blacklistings,
+                lost_by_policy: result.delivery.lost,
+                retries: result.delivery.retries,
+                probes: result.delivery.probes,
+                backlog_at_end: result.backlog,
             },
             verification: None,
             states: None,
         }
     }
 
-    /// Adds what the proofs came to.
     #[must_use]
-    pub fn with(mut self, judgement: &Judgement) -> Self {
-        self.verification = Some(Verification::from(&judgement.stored));
-        self.states = judgement.states.as_ref().map(StatesVerification::from);
+    pub(crate) fn with_verification(mut self, verification: &Verification) -> Self {
+        self.verification = Some(StoredSummary::from(&verification.stored));
+        self.states = verification.states.as_ref().map(StatesSummary::from);
         self
     }
 
-    /// The outcome as one JSON object.
-    ///
     /// # Errors
     ///
-    /// Never in practice: numbers and texts always make JSON.
-    pub fn to_json(&self) -> serde_json::Result<String> {
+    /// Never in practice: numbers and strings can always be serialized.
+    pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
     }
 }
 
-impl From<&proof::Verdict> for Verification {
-    fn from(verdict: &proof::Verdict) -> Self {
+impl From<&StoredVerification> for StoredSummary {
+    fn from(verification: &StoredVerification) -> Self {
         Self {
-            holds: verdict.holds(),
-            answered200: verdict.answered,
-            stored: verdict.stored,
-            missing: verdict.missing,
-            misplaced: verdict.misplaced,
-            doubled: verdict.doubled,
-            stored_unanswered: verdict.unanswered,
-            others: verdict.others,
-            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+            holds: verification.holds(),
+            answered200: verification.acknowledged,
+            stored: verification.stored,
+            missing: verification.missing,
+            misplaced: verification.misplaced,
+            doubled: verification.duplicates,
+            stored_unanswered: verification.unacknowledged,
+            others: verification.foreign,
+            faults: verification
+                .faults
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }
 
-impl From<&states::Verdict> for StatesVerification {
-    fn from(verdict: &states::Verdict) -> Self {
+impl From<&StatesVerification> for StatesSummary {
+    fn from(verification: &StatesVerification) -> Self {
         Self {
-            holds: verdict.holds(),
-            commands: verdict.commands,
-            devices: verdict.devices,
-            operations: verdict.operations,
-            differing: verdict.differing,
-            behind: verdict.behind.clone(),
-            faults: verdict.faults.iter().map(ToString::to_string).collect(),
+            holds: verification.holds(),
+            commands: verification.commands,
+            devices: verification.devices,
+            operations: verification.operations,
+            differing: verification.differing,
+            behind: verification.behind.clone(),
+            faults: verification
+                .faults
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        row(f, "seed", &self.seed)?;
-        row(f, "pushes", &self.pushes)?;
-        row(f, "took", &format_args!("{:.1} s", self.seconds))?;
+        write_row(f, "seed", &self.seed)?;
+        write_row(f, "pushes", &self.pushes)?;
+        write_row(f, "duration", &format_args!("{:.1} s", self.seconds))?;
         for (answer, count) in &self.answers {
             let is_code = answer.starts_with(|first: char| first.is_ascii_digit());
             let prefix = if is_code { "answered " } else { "" };
-            row(f, &format!("{prefix}{answer}"), count)?;
+            write_row(f, &format!("{prefix}{answer}"), count)?;
         }
         let latency = &self.latency_ms;
         for (name, ms) in [
@@ -213,14 +187,14 @@ impl fmt::Display for Summary {
             ("p99.9", latency.p999),
             ("max", latency.max),
         ] {
-            row(f, &format!("latency {name}"), &format_args!("{ms:.1} ms"))?;
+            write_row(f, &format!("latency {name}"), &format_args!("{ms:.1} ms"))?;
         }
         let longest = self.longest_answer_ms;
-        row(f, "longest answer", &format_args!("{longest:.1} ms"))?;
-        row(f, "blacklistings", &self.policy.blacklistings)?;
-        row(f, "lost by policy", &self.policy.lost_by_policy)?;
-        row(f, "pushed again", &self.policy.retries)?;
-        row(f, "left in backlog", &self.policy.backlog_at_end)?;
+        write_row(f, "longest answer", &format_args!("{longest:.1} ms"))?;
+        write_row(f, "blacklistings", &self.policy.blacklistings)?;
+        write_row(f, "lost by policy", &self.policy.lost_by_policy)?;
+        write_row(f, "retries", &self.policy.retries)?;
+        write_row(f, "backlog at end", &self.policy.backlog_at_end)?;
         if let Some(verification) = &self.verification {
             verification.fmt(f)?;
         }
@@ -231,16 +205,16 @@ impl fmt::Display for Summary {
     }
 }
 
-impl fmt::Display for Verification {
+impl fmt::Display for StoredSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
-        row(f, "answered 200", &self.answered200)?;
-        row(f, "of these stored", &self.stored)?;
-        row(f, "missing", &self.missing)?;
-        row(f, "misplaced", &self.misplaced)?;
-        row(f, "doubled", &self.doubled)?;
-        row(f, "stored without 200", &self.stored_unanswered)?;
-        row(f, "other records", &self.others)?;
+        write_row(f, "answered 200", &self.answered200)?;
+        write_row(f, "stored", &self.stored)?;
+        write_row(f, "missing", &self.missing)?;
+        write_row(f, "misplaced", &self.misplaced)?;
+        write_row(f, "doubled", &self.doubled)?;
+        write_row(f, "stored without 200", &self.stored_unanswered)?;
+        write_row(f, "other records", &self.others)?;
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }
@@ -252,24 +226,24 @@ impl fmt::Display for Verification {
         } else {
             writeln!(
                 f,
-                "NOT VERIFIED: something answered 200 is not stored as it was sent"
+                "NOT VERIFIED: a push answered 200 is not stored as it was sent"
             )
         }
     }
 }
 
-impl fmt::Display for StatesVerification {
+impl fmt::Display for StatesSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
-        row(f, "commands", &self.commands)?;
-        row(f, "devices", &self.devices)?;
-        row(f, "upgrade operations", &self.operations)?;
-        row(f, "differing states", &self.differing)?;
+        write_row(f, "commands", &self.commands)?;
+        write_row(f, "devices", &self.devices)?;
+        write_row(f, "upgrade operations", &self.operations)?;
+        write_row(f, "differing states", &self.differing)?;
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }
         if let Some(behind) = &self.behind {
-            writeln!(f, "the streams had not caught up: {behind}")?;
+            writeln!(f, "the streams did not catch up: {behind}")?;
         }
         if self.holds {
             writeln!(f, "verified: the states follow from what is stored")
@@ -282,7 +256,7 @@ impl fmt::Display for StatesVerification {
     }
 }
 
-fn row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt::Result {
+fn write_row(f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display) -> fmt::Result {
     writeln!(f, "{name:<20} {:>14}", value.to_string())
 }
 

@@ -1,87 +1,110 @@
-//! Reads what a run stored, for the proof.
+//! Verification after a run: every push answered 200 is stored, and the state
+//! topics hold what follows from what is stored.
 //!
-//! What was there before the run is passed over. A record that a stream wrote
-//! to the dead-letter topic is a copy and no push; so is what a replay wrote,
-//! and its marks are nothing at all.
+//! Reads only what was written after the run began. It must not know how pushes
+//! were sent or what the listener did with them.
 
-use std::time::{Duration, Instant};
+mod index;
+mod states;
+mod stored;
 
-use rdkafka::error::KafkaError;
+use std::time::Duration;
 
-use super::proof::{Proof, Verdict};
+use super::pushes::{PushGenerator, PushSet};
 use crate::config::Settings;
-use crate::kafka::scan::{Isolation, Positions, Scan, Scanned};
-use crate::topics::{Topic, name};
+use crate::kafka::failures::Failures;
+use crate::kafka::log_reader::{LogReader, LogReaderConfig, ReadError};
+use crate::process::output;
 
-/// Right after an election a partition may show an end that is behind what was
-/// acknowledged; so what is missing gets this long to appear.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long to wait before looking again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// The headers of records that the ingress did not write.
-const NOT_OF_THE_INGRESS: [&str; 3] = [
-    "northbridge-topic",
-    "northbridge-replayed",
-    "northbridge-replayed-from",
-];
+pub use index::BodyIndex;
+pub(crate) use states::StatesVerification;
+use states::StatesVerifier;
+use stored::StoredVerifier;
+pub use stored::comparison::{StoredComparison, StoredVerification};
 
-/// The ingress's topics from a moment on.
+/// A partition without a record for this long is unavailable: an election takes
+/// less.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The topics as they are before a run, to be read from there after it.
 #[derive(Debug)]
-pub struct Stored {
-    scan: Scan,
-    topics: Vec<(Topic, String, Positions)>,
+pub(crate) struct Verifier {
+    reader: LogReader,
+    stored: StoredVerifier,
+    states: Option<StatesVerifier>,
 }
 
-impl Stored {
+/// The pushes of a run, and which of them were answered 200.
+#[derive(Debug)]
+pub(crate) struct PushedRun {
+    pub(crate) generator: PushGenerator,
+    /// The run's pushes are the numbers below this one.
+    pub(crate) pushes: u32,
+    pub(crate) acknowledged: PushSet,
+}
+
+/// The result of everything that was verified.
+#[derive(Debug)]
+pub(crate) struct Verification {
+    pub(crate) stored: StoredVerification,
+    /// `None` if the states were not to be verified.
+    pub(crate) states: Option<StatesVerification>,
+}
+
+impl Verifier {
     /// Notes where the topics end now, before a run.
     ///
     /// # Errors
     ///
-    /// Where the cluster does not answer, or lacks one of the topics.
-    pub fn from_now(settings: &Settings) -> Result<Self, KafkaError> {
-        let scan = Scan::new(settings, Isolation::Uncommitted)?;
-        let topics = Topic::INGRESS
-            .into_iter()
-            .map(|topic| {
-                let name = name(settings, topic);
-                let ends = scan.ends(&name)?;
-                Ok((topic, name, ends))
-            })
-            .collect::<Result<_, KafkaError>>()?;
-        Ok(Self { scan, topics })
+    /// Returns an error if the cluster does not answer or lacks one of the
+    /// topics.
+    pub(crate) fn at_current_ends(
+        settings: &Settings,
+        failures: &Failures,
+        verify_states: bool,
+    ) -> Result<Self, ReadError> {
+        let config = LogReaderConfig::new(settings, failures).stall_timeout(STALL_TIMEOUT);
+        let reader = config.create()?;
+        let states =
+            verify_states.then(|| StatesVerifier::at_current_ends(&reader, settings, failures));
+        Ok(Self {
+            stored: StoredVerifier::at_current_ends(&reader, settings)?,
+            states: states.transpose()?,
+            reader,
+        })
     }
 
-    /// Gives the proof everything that came since, until it is complete or
-    /// nothing more is to be expected.
+    /// Verifies a run from the records written since; blocks for up to
+    /// `catch_up` longer if the states are verified.
     ///
     /// # Errors
     ///
-    /// Where the cluster does not answer.
-    pub fn prove(mut self, mut proof: Proof<'_>) -> Result<Verdict, KafkaError> {
-        let give_up = Instant::now() + GRACE;
-        loop {
-            self.read(&mut proof)?;
-            if proof.is_complete() || Instant::now() > give_up {
-                return Ok(proof.finish());
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-    }
-
-    fn read(&mut self, proof: &mut Proof<'_>) -> Result<(), KafkaError> {
-        for (topic, name, at) in &mut self.topics {
-            self.scan.read(name, at, |record| {
-                if is_of_the_ingress(*record) {
-                    let value = record.value().unwrap_or_default();
-                    proof.take(*topic, record.key(), value);
-                }
-            })?;
-        }
-        Ok(())
+    /// Returns an error if the cluster does not answer.
+    pub(crate) fn verify(
+        self,
+        run: &PushedRun,
+        catch_up: Duration,
+    ) -> Result<Verification, ReadError> {
+        output::note("reading the stored records");
+        let index = BodyIndex::new(&run.generator, run.pushes);
+        let comparison =
+            StoredComparison::new(&run.generator, &index, run.pushes, &run.acknowledged);
+        let stored = self.stored.verify(&self.reader, comparison)?;
+        let states = self.states.map(|states| {
+            output::note("waiting for the streams to catch up");
+            states.verify(&self.reader, &run.generator, &index, catch_up)
+        });
+        Ok(Verification {
+            stored,
+            states: states.transpose()?,
+        })
     }
 }
 
-fn is_of_the_ingress(record: Scanned<'_>) -> bool {
-    let mut foreign = NOT_OF_THE_INGRESS.iter();
-    !foreign.any(|name| record.header(name).is_some())
+impl Verification {
+    /// Returns whether everything that was verified holds.
+    pub(crate) fn holds(&self) -> bool {
+        let states = self.states.as_ref();
+        self.stored.holds() && states.is_none_or(StatesVerification::holds)
+    }
 }

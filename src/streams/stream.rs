@@ -1,116 +1,125 @@
 //! What a stream is: which topics it connects, what a record means to it, and
-//! what one does to a state.
+//! how a record changes a state.
 //!
-//! Pure: the loop that carries records and states belongs to `transaction`.
+//! Pure: it knows neither Kafka nor a clock. The loop in `worker` reads the
+//! records, and writes what they change.
 
 use std::borrow::Cow;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::command_state::{self, CommandState, Status};
-use super::device_software::{self, DeviceSoftware};
-use super::push::Poison;
-use super::time::{Receipt, Timestamp};
-use super::upgrade_operation::{self, Delta, OperationState, UpgradeResult};
+use super::draft::Draft;
+use super::states::command::{self, CommandState, Status};
+use super::states::device::{self, DeviceSoftware};
+use super::states::format::StoredState;
+use super::states::operation::{self, Delta, OperationState, UpgradeResult};
+use super::states::poison::Poison;
+use super::states::position::Position;
+use super::states::time::{ReceivedAt, Timestamp};
 use crate::topics::Topic;
 
-/// One stream: records of one topic, merged into states of another.
+/// One stream: records of an input topic, merged into the states of a state
+/// topic.
 pub trait Stream: Send + 'static {
-    /// What a record says, in the record's own bytes.
+    /// A decoded record, which borrows from the record's bytes.
     type Event<'a>;
-    /// What is kept of all that was said about one key.
-    type State: Clone + Serialize + DeserializeOwned + Send;
+    /// What a stream remembers about one key: the record in the state topic.
+    type State: StoredState;
 
-    /// Its name in metrics, groups and logs.
+    /// The name in metrics, log lines, the group id and the transactional id,
+    /// and of the readiness condition about restored states.
     const NAME: &'static str;
-    /// The name of the readiness condition about its topics.
+    /// The name of the readiness condition about the stream's topics.
     const TOPICS_CONDITION: &'static str;
-    /// Where records come from.
+    /// The topic that the stream consumes.
     const INPUT: Topic;
-    /// Where states go: each to the partition number of its records.
+    /// The topic of the states. A state is always written to the partition
+    /// number of its records, so that one assignment covers both.
     const STATE: Topic;
-    /// Where else it writes.
-    const FORWARDS: Option<Topic>;
+    /// The topic of [`Applied::forward`], if the stream has one.
+    const FORWARD: Option<Topic>;
 
-    /// Reads a record's value, empty for a tombstone. When it was received is
-    /// asked only by streams that keep it: looking into a record's headers
-    /// costs librdkafka about as much as fetching the record.
+    /// Decodes a record.
     ///
     /// # Errors
     ///
-    /// [`Poison`] where it can never be applied.
-    fn decode(value: &[u8], receipt: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison>;
+    /// Returns [`Poison`] if the record can never be applied.
+    fn decode(record: &impl InputRecord) -> Result<Self::Event<'_>, Poison>;
 
-    /// The key of the state that an event is about.
+    /// The key of the state that an event belongs to.
     fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str>;
 
-    /// Merges an event into its state.
+    /// Merges an event into its state. Which laws the merge obeys is written at
+    /// the `apply` of each state.
     fn apply(state: &mut Draft<'_, Self::State>, event: &Self::Event<'_>) -> Applied;
 
-    /// What the gauges must know of a state; `None` for streams without such
-    /// gauges.
-    fn open(state: &Self::State) -> Option<Open> {
+    /// What the gauges of open commands count of a state; `None` if it is not
+    /// an open command.
+    fn open_command(state: &Self::State) -> Option<OpenCommand> {
         let _ = state;
         None
     }
 }
 
-/// A state while a batch is applied: as it is known until the first change,
-/// then the batch's own.
-#[derive(Debug)]
-pub struct Draft<'s, State> {
-    known: Option<&'s State>,
-    changed: Option<Box<State>>,
+/// A record of the input topic. Each part is read only if a stream asks for it.
+pub trait InputRecord {
+    /// The value; empty for a tombstone.
+    fn value(&self) -> &[u8];
+
+    /// When the push was received. It is in the record's headers, and reading
+    /// these costs librdkafka about as much as fetching the record.
+    fn received_at(&self) -> ReceivedAt;
+
+    /// Where the record is in its partition.
+    fn position(&self) -> Position;
 }
 
-/// What one event did, but to its state.
+/// What one event did apart from changing its state.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// A record for another topic.
+    /// A record for [`Stream::FORWARD`].
     pub forward: Option<Forward>,
-    /// What is to be counted; no event has more to count than a confirmation,
-    /// each of whose steps may be news.
+    /// What the metrics count once the transaction is committed. A command
+    /// confirmation has the most: it can complete each of three transitions.
     pub effects: [Option<Effect>; 3],
 }
 
-/// A record for another topic than that of the states.
+/// A record for the topic [`Stream::FORWARD`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// Its key, which chooses its partition.
+    /// The key, which chooses the partition.
     pub key: String,
-    /// Its value.
+    /// The value: JSON.
     pub value: Vec<u8>,
 }
 
-/// What the metrics count, once the transaction is committed.
+/// One thing that the metrics count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Effect {
-    /// A confirmation outside the three statuses.
+    /// A confirmation whose status is none of the three.
     UnknownStatus,
-    /// A command's step of which both times are known.
+    /// Both times of a command's transition are known now.
     Transition {
-        /// The status before.
+        /// The earlier status.
         from: Status,
-        /// The status after.
+        /// The later status.
         to: Status,
-        /// How long it took.
+        /// Seconds between the two, by the platform's clock.
         seconds: f64,
     },
-    /// An attempt not seen before.
+    /// An upgrade attempt that was not seen before.
     Upgrade(UpgradeResult),
 }
 
-/// A command that is not executed yet.
+/// A command that has not been executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Open {
-    /// How far it is.
+pub struct OpenCommand {
+    /// The furthest status that was confirmed.
     pub status: Status,
-    /// Since when it is open, where any of its pushes told.
+    /// The earliest time in its pushes; `None` if none of them had a readable
+    /// one.
     pub since: Option<Timestamp>,
 }
 
-/// `northbridge command-status`.
+/// The stream of `northbridge command-status`.
 #[derive(Debug, Clone, Copy)]
 pub struct CommandStatus;
 
@@ -123,17 +132,17 @@ pub struct UpgradeResults;
 pub struct UpgradeOperations;
 
 impl Stream for CommandStatus {
-    type Event<'a> = command_state::Event<'a>;
+    type Event<'a> = command::Event<'a>;
     type State = CommandState;
 
     const NAME: &'static str = "command-status";
     const TOPICS_CONDITION: &'static str = "command-status-topics";
     const INPUT: Topic = Topic::CommandStatus;
     const STATE: Topic = Topic::CommandState;
-    const FORWARDS: Option<Topic> = None;
+    const FORWARD: Option<Topic> = None;
 
-    fn decode(value: &[u8], _: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison> {
-        command_state::Event::decode(value)
+    fn decode(record: &impl InputRecord) -> Result<Self::Event<'_>, Poison> {
+        command::Event::decode(record.value())
     }
 
     fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
@@ -141,34 +150,34 @@ impl Stream for CommandStatus {
     }
 
     fn apply(state: &mut Draft<'_, CommandState>, event: &Self::Event<'_>) -> Applied {
-        match command_state::apply(state.get(), event) {
-            command_state::Change::UnknownStatus => Applied {
+        match command::apply(state.get(), event) {
+            command::Change::UnknownStatus => Applied {
                 effects: [Some(Effect::UnknownStatus), None, None],
                 forward: None,
             },
-            command_state::Change::Unchanged => Applied::default(),
-            command_state::Change::Changed {
+            command::Change::Unchanged => Applied::default(),
+            command::Change::Changed {
                 state: next,
                 transitions,
                 ..
             } => {
                 state.replace(next);
-                let effect = |step: command_state::Transition| Effect::Transition {
-                    from: step.from,
-                    to: step.to,
-                    seconds: step.seconds(),
+                let effect = |transition: command::Transition| Effect::Transition {
+                    from: transition.from,
+                    to: transition.to,
+                    seconds: transition.seconds(),
                 };
                 Applied {
-                    effects: transitions.map(|step| step.map(effect)),
+                    effects: transitions.map(|transition| transition.map(effect)),
                     forward: None,
                 }
             }
         }
     }
 
-    fn open(state: &CommandState) -> Option<Open> {
+    fn open_command(state: &CommandState) -> Option<OpenCommand> {
         let status = state.status();
-        status.is_open().then(|| Open {
+        status.is_open().then(|| OpenCommand {
             status,
             since: state.open_since(),
         })
@@ -176,17 +185,17 @@ impl Stream for CommandStatus {
 }
 
 impl Stream for UpgradeResults {
-    type Event<'a> = device_software::Event<'a>;
+    type Event<'a> = device::Event<'a>;
     type State = DeviceSoftware;
 
     const NAME: &'static str = "upgrade-result";
     const TOPICS_CONDITION: &'static str = "upgrade-result-topics";
     const INPUT: Topic = Topic::UpgradeResult;
     const STATE: Topic = Topic::DeviceSoftware;
-    const FORWARDS: Option<Topic> = Some(Topic::UpgradeDelta);
+    const FORWARD: Option<Topic> = Some(Topic::UpgradeDelta);
 
-    fn decode(value: &[u8], receipt: impl FnOnce() -> Receipt) -> Result<Self::Event<'_>, Poison> {
-        device_software::Event::decode(value, receipt())
+    fn decode(record: &impl InputRecord) -> Result<Self::Event<'_>, Poison> {
+        device::Event::decode(record.value(), record.received_at())
     }
 
     fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
@@ -194,10 +203,10 @@ impl Stream for UpgradeResults {
     }
 
     fn apply(state: &mut Draft<'_, DeviceSoftware>, event: &Self::Event<'_>) -> Applied {
-        let change = device_software::apply(state.get(), event);
+        let change = device::apply(state.get(), event);
         let applied = Applied {
             forward: change.delta.map(|delta| Forward {
-                // A delta is texts, numbers and times: it always makes JSON.
+                // A delta holds only texts, numbers and times, which always serialize.
                 value: serde_json::to_vec(&delta).unwrap_or_default(),
                 key: delta.operation_id.0.into_owned(),
             }),
@@ -211,58 +220,28 @@ impl Stream for UpgradeResults {
 }
 
 impl Stream for UpgradeOperations {
-    type Event<'a> = Delta<'a>;
+    type Event<'a> = operation::Event<'a>;
     type State = OperationState;
 
     const NAME: &'static str = "upgrade-operation";
     const TOPICS_CONDITION: &'static str = "upgrade-operation-topics";
     const INPUT: Topic = Topic::UpgradeDelta;
     const STATE: Topic = Topic::UpgradeOperation;
-    const FORWARDS: Option<Topic> = None;
+    const FORWARD: Option<Topic> = None;
 
-    fn decode(value: &[u8], _: impl FnOnce() -> Receipt) -> Result<Delta<'_>, Poison> {
-        Delta::decode(value)
+    fn decode(record: &impl InputRecord) -> Result<Self::Event<'_>, Poison> {
+        Ok(operation::Event {
+            delta: Delta::decode(record.value())?,
+            position: record.position(),
+        })
     }
 
     fn key<'e>(event: &Self::Event<'e>) -> Cow<'e, str> {
-        event.operation_id.0.clone()
+        event.delta.operation_id.0.clone()
     }
 
-    fn apply(state: &mut Draft<'_, OperationState>, event: &Delta<'_>) -> Applied {
-        upgrade_operation::apply(state, event);
+    fn apply(state: &mut Draft<'_, OperationState>, event: &Self::Event<'_>) -> Applied {
+        operation::apply(state, event);
         Applied::default()
-    }
-}
-
-impl<'s, State> Draft<'s, State> {
-    /// A state that the batch has changed already, or that is as it is known.
-    pub fn of(known: Option<&'s State>, changed: Option<Box<State>>) -> Self {
-        Self { known, changed }
-    }
-
-    /// The state as it stands.
-    pub fn get(&self) -> Option<&State> {
-        self.changed.as_deref().or(self.known)
-    }
-
-    /// Puts another in its place.
-    pub fn replace(&mut self, state: Box<State>) {
-        self.changed = Some(state);
-    }
-
-    /// The state to be changed in place: the known one is copied, once; where
-    /// there is none, it begins as `first`.
-    pub fn edit(&mut self, first: impl FnOnce() -> State) -> &mut State
-    where
-        State: Clone,
-    {
-        let known = self.known;
-        self.changed
-            .get_or_insert_with(|| Box::new(known.map_or_else(first, State::clone)))
-    }
-
-    /// The state to write; none where it is as it was.
-    pub fn changed(self) -> Option<Box<State>> {
-        self.changed
     }
 }

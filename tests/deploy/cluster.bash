@@ -1,19 +1,30 @@
-# Sourced by the test on Kubernetes: whether a cluster takes pods, and what tells
-# the cause of a failure once the cluster is gone. Knows nothing of northbridge.
+# Sourced by the Kubernetes test: starts a cluster, checks that it can schedule pods,
+# and collects diagnostics that explain a failure after the cluster is gone. It must
+# not know northbridge.
 #
-# Needs kubectl as configured for the cluster, and Python 3.
+# It needs kubectl, configured for the cluster, and Python 3; start_cluster needs Go
+# and STAND_INS.
 
-# fit_nodes: fails at once where a disk or a memory is full, and soon where a node
-# takes no pods for another reason: a new one is tainted for a moment.
-fit_nodes() {
+# start_cluster DIRECTORY: compiles the cluster unless it has been compiled before,
+# starts it, and prints the command that exports KUBECONFIG and PATH. Go's caches
+# take several gigabytes; they are in the directory meanwhile.
+start_cluster() {
+  GOCACHE=$1/build GOMODCACHE=$1/modules GOFLAGS="${GOFLAGS:-} -modcacherw" \
+    "$STAND_INS/kubernetes/up" | tail -n 1
+  rm -rf "$1"
+}
+
+# check_nodes: fails at once under memory or disk pressure, and after 30 s if a node
+# cannot schedule pods for another reason; a new node is tainted for a moment.
+check_nodes() {
   local troubles end=$((SECONDS + 30))
   while troubles=$(node_troubles) && [ -n "$troubles" ]; do
-    [[ $troubles != *[Pp]ressure* ]] && [ "$SECONDS" -lt "$end" ] || fail "the cluster takes no pods: $troubles"
+    [[ $troubles != *[Pp]ressure* ]] && [ "$SECONDS" -lt "$end" ] || fail "the cluster cannot schedule pods: $troubles"
     sleep 1
   done
 }
 
-# diagnosis NAMESPACE: what can be said of the nodes and of the namespace's pods.
+# diagnosis NAMESPACE: prints the state of the nodes and of the namespace's pods.
 diagnosis() {
   printf '\n== nodes\n'
   node_troubles
@@ -33,8 +44,8 @@ diagnosis() {
   done
 }
 
-# A line for everything that keeps a node from taking pods, or is about to drive
-# them out.
+# Prints a line for each condition or taint that prevents scheduling or causes
+# eviction.
 node_troubles() {
   kubectl get nodes -o json | python3 -c '
 import json, sys
@@ -45,14 +56,14 @@ for node in json.load(sys.stdin)["items"]:
         if (state == "True") != (kind == "Ready"):
             print("%s: %s is %s, %s" % (name, kind, state, condition.get("message")))
     for taint in node["spec"].get("taints", []):
-        # Others, such as that of a control plane, are meant.
+        # Other taints, such as that of a control plane, are intentional.
         if taint["key"].startswith("node.kubernetes.io/"):
             print("%s: tainted %s:%s" % (name, taint["key"], taint["effect"]))'
 }
 
-# A line for everything that keeps a pod from being ready; a pod that ended well
-# is none.
-pod_troubles() { # namespace
+# pod_troubles NAMESPACE: prints a line for everything that keeps a pod from being
+# ready, except pods that have succeeded.
+pod_troubles() {
   kubectl --namespace "$1" get pods -o json | python3 -c '
 import json, sys
 for pod in json.load(sys.stdin)["items"]:

@@ -1,11 +1,11 @@
-# Sourced by the tests of the deployment: Docker, its base images, and ours.
+# Sourced by the deployment tests: Docker, the base images and the product's image.
 #
-# Needs Docker with BuildKit. Where no image registry answers, STAND_INS names a
-# directory with a script images/build, which makes local base images under the
-# names in the files that it is given; without it, images are pulled as usual.
+# It needs Docker with BuildKit. If no image registry is reachable, STAND_INS names
+# a directory with a script images/build, which builds local base images with the
+# names that occur in the files it is given. Without STAND_INS, images are pulled.
 
 export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1
-# Tests say themselves what differs from .env.
+# The tests themselves override what they need from .env.
 unset COMPOSE_PROFILES KAFKA_BROKERS
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
@@ -17,36 +17,36 @@ limit_mb=40
 step() { printf '\n== %s\n' "$1"; }
 fail() { printf 'FAILED: %s\n' "$1" >&2; exit 1; }
 
-# await SECONDS WHAT COMMAND…: until the command succeeds.
+# await SECONDS WHAT COMMAND…: retries the command until it succeeds.
 await() {
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@"; do
-    [ "$SECONDS" -lt "$end" ] || fail "$what: not in time"
+    [ "$SECONDS" -lt "$end" ] || fail "timed out waiting until $what"
     sleep 1
   done
   echo "$what"
 }
 
-# base_images FILE…: what the Dockerfile and the compose files name.
+# base_images FILE…: builds stand-ins for the images in Dockerfiles and compose files.
 base_images() {
   [ -n "${STAND_INS:-}" ] || return 0
-  # The engine's own client has BuildKit built in.
+  # The distribution's Docker client includes BuildKit.
   export PATH=/usr/bin:$PATH
   "$STAND_INS/images/build" "$@"
 }
 
 build_image() {
-  # Stand-ins are for machines whose registries may be reached by the host alone.
+  # On machines with stand-ins, only the host's network reaches the package registries.
   docker build ${STAND_INS:+--network host} --tag "$image" \
     --build-arg "VERSION=$version" \
     --build-arg "REVISION=$revision" .
   tidy_engine
 }
 
-# Where the engine was made for these tests: the sources of stand-ins, images
-# that lost their name, and layers of the build that were used longest ago. What
-# the next run uses, the dependencies' layer above all, stays.
+# Frees space on a Docker engine that serves only these tests: deletes build
+# contexts, untagged images and the least recently used build layers. The layers
+# that the next run needs, above all that of the dependencies, stay.
 tidy_engine() {
   [ -n "${STAND_INS:-}" ] || return 0
   docker builder prune --force --filter type=source.local >/dev/null
@@ -66,9 +66,9 @@ show_size() {
   own=$((bytes - $(size_of "$base")))
   printf 'size: %s MB, of which northbridge %s MB and %s %s MB\n' \
     "$(megabytes "$bytes")" "$(megabytes "$own")" "$base" "$(megabytes $((bytes - own)))"
-  [ "$bytes" -lt $((limit_mb * megabyte)) ] || fail "the image has more than $limit_mb MB"
-  # A stand-in is not as large as the base it stands for, which has 15 MB.
-  [ "$own" -lt $(((limit_mb - 16) * megabyte)) ] || fail "northbridge has more than its share of $limit_mb MB"
+  [ "$bytes" -lt $((limit_mb * megabyte)) ] || fail "the image is larger than $limit_mb MB"
+  # A stand-in is smaller than the real base image, which has 15 MB.
+  [ "$own" -lt $(((limit_mb - 16) * megabyte)) ] || fail "northbridge takes more than its share of $limit_mb MB"
 }
 
 megabytes() { awk -v bytes="$1" -v unit="$megabyte" 'BEGIN { printf "%.1f", bytes / unit }'; }

@@ -1,6 +1,6 @@
-//! The processes of the product: two ingress instances and two of each
-//! consumer, one of each pair in either zone. What ends is started again, as an
-//! orchestrator does it.
+//! The processes of the product: two instances each of the ingress and of both
+//! stream processes, one per zone. A process that exits is restarted, as an
+//! orchestrator does.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,28 +9,30 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::journal::Journal;
-use crate::support::balancer::{Balancer, Place};
+use crate::support::balancer::{Balancer, Endpoints};
 use crate::support::eventually;
 use crate::support::northbridge::Northbridge;
-use crate::support::supervised::{Supervisor, UNSETTLED};
+use crate::support::supervised::{Poller, UNSETTLED};
 
-/// The zones of the network, by their names.
+/// The names of the network zones.
 pub(crate) const ZONES: [&str; 2] = ["a", "b"];
-/// So many pushes are in flight while nothing is wrong.
-const CALM: f64 = 20.0;
-/// An orchestrator takes a moment to start again what was killed.
-const BEFORE_THE_NEXT_LIFE: Duration = Duration::from_secs(1);
+/// More pushes than are normally in flight on a healthy instance.
+const FEW_IN_FLIGHT: f64 = 20.0;
+/// Longer than an acknowledgement takes on a healthy cluster.
+const LONG_OUTAGE_S: f64 = 1.0;
+/// How long an orchestrator takes to restart a killed process.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// All processes; dropping it ends them.
+/// All processes; dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    members: Arc<Vec<Member>>,
-    supervisor: Option<Supervisor>,
+    instances: Arc<Vec<Instance>>,
+    poller: Option<Poller>,
 }
 
-/// One process, in all its lives.
+/// One process and its successors after each restart.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct Instance {
     /// The command and the zone: `ingress-a`.
     pub(crate) name: String,
     command: &'static str,
@@ -42,17 +44,18 @@ pub(crate) struct Member {
 }
 
 impl Fleet {
-    /// Starts all on the addresses of their zone, and waits until they are ready.
+    /// Starts all processes, each with the bootstrap servers of its zone, and
+    /// waits until they are ready.
     pub(crate) fn start(
         bootstraps: &[String; 2],
         prefix: &str,
         balancer: &Arc<Balancer>,
         journal: &Arc<Journal>,
     ) -> Self {
-        let mut members = Vec::new();
+        let mut instances = Vec::new();
         for (zone, bootstrap) in bootstraps.iter().enumerate() {
             for command in ["ingress", "command-status", "upgrade-result"] {
-                members.push(Member {
+                instances.push(Instance {
                     name: format!("{command}-{}", ZONES[zone]),
                     command,
                     zone,
@@ -63,98 +66,97 @@ impl Fleet {
                 });
             }
         }
-        let members = Arc::new(members);
-        members.iter().for_each(Member::launch);
-        members.iter().for_each(Member::await_ready);
-        let looked_after = Arc::clone(&members);
-        let supervisor =
-            Supervisor::start(move || looked_after.iter().for_each(Member::look_after));
+        let instances = Arc::new(instances);
+        instances.iter().for_each(Instance::launch);
+        instances.iter().for_each(Instance::wait_until_ready);
+        let shared = Arc::clone(&instances);
+        let poller = Poller::start(move || shared.iter().for_each(Instance::restart_if_exited));
         Self {
-            members,
-            supervisor: Some(supervisor),
+            instances,
+            poller: Some(poller),
         }
     }
 
-    /// All of them.
-    pub(crate) fn members(&self) -> &[Member] {
-        &self.members
+    pub(crate) fn instances(&self) -> &[Instance] {
+        &self.instances
     }
 
-    /// The two that take pushes.
-    pub(crate) fn ingresses(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| member.is_ingress())
+    pub(crate) fn ingresses(&self) -> impl Iterator<Item = &Instance> {
+        self.instances
+            .iter()
+            .filter(|instance| instance.is_ingress())
     }
 
-    /// Waits until every process is ready.
-    pub(crate) fn await_ready(&self) {
-        self.members.iter().for_each(Member::await_ready);
+    pub(crate) fn wait_until_ready(&self) {
+        self.instances.iter().for_each(Instance::wait_until_ready);
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        drop(self.supervisor.take());
-        for member in self.members.iter() {
-            member.end();
+        drop(self.poller.take());
+        for instance in self.instances.iter() {
+            instance.end();
         }
     }
 }
 
-impl Member {
-    /// Whether it takes pushes.
+impl Instance {
     pub(crate) fn is_ingress(&self) -> bool {
         self.command == "ingress"
     }
 
-    /// SIGKILL, and its next life after a moment.
+    /// Sends SIGKILL and restarts it after a moment.
     pub(crate) fn kill(&self) {
         self.journal.fault("process killed", &self.name);
         let mut process = self.process();
         if let Some(process) = &*process {
             process.kill();
         }
-        thread::sleep(BEFORE_THE_NEXT_LIFE);
-        self.renew(&mut process);
+        thread::sleep(RESTART_DELAY);
+        self.restart(&mut process);
     }
 
-    /// SIGTERM, its drain, and its next life.
+    /// Sends SIGTERM, waits for the drain, and restarts it.
     pub(crate) fn terminate(&self) {
         self.journal.fault("process terminated", &self.name);
         let mut process = self.process();
         if let Some(process) = &*process {
-            // Before that, a new life has nothing to drain, and no ears yet.
+            // A process that is still starting has no signal handler yet.
             let _listening = process.admin_address();
-            let asked = Instant::now();
+            let signalled = Instant::now();
             process.signal(Signal::TERM);
             let code = process.wait();
-            let took = asked.elapsed().as_secs_f64();
-            self.journal.mark(&format!(
-                "{} ended with {code} after {took:.1} s",
+            let took = signalled.elapsed().as_secs_f64();
+            self.journal.annotate(&format!(
+                "{} exited with {code} after {took:.1} s",
                 self.name
             ));
             if code != 0 && code != UNSETTLED {
                 self.journal
-                    .problem(format!("{} ended with {code} after SIGTERM", self.name));
+                    .violation(format!("{} exited with {code} after SIGTERM", self.name));
             }
         }
-        self.renew(&mut process);
+        self.restart(&mut process);
     }
 
-    /// SIGSTOP for so long, then SIGCONT; of an ingress once no push has waited
-    /// for long, for a frozen process answers none.
+    /// Sends SIGSTOP and, after `time`, SIGCONT. An ingress is frozen only while
+    /// the pushes in flight are few and young, because a frozen process answers
+    /// none of them.
     pub(crate) fn freeze_for(&self, time: Duration) {
         if self.is_ingress() {
-            self.await_calm();
+            self.wait_until_few_in_flight();
+            self.wait_until_prompt();
         }
         self.journal.fault("process frozen", &self.name);
         self.signal(Signal::STOP);
         thread::sleep(time);
         self.signal(Signal::CONT);
-        self.journal.mark(&format!("{} goes on", self.name));
+        self.journal.annotate(&format!("{} resumed", self.name));
     }
 
-    /// Waits until it is ready, and for an ingress until pushes go to it.
-    pub(crate) fn await_ready(&self) {
+    /// Waits until it is ready; for an ingress, until the balancer has noticed.
+    pub(crate) fn wait_until_ready(&self) {
         eventually(&format!("{} is ready", self.name), || {
             let ready = if self.is_ingress() {
                 self.balancer.is_ready(self.zone)
@@ -165,15 +167,24 @@ impl Member {
         });
     }
 
-    /// Waits until few pushes are in flight, such as those that reached it while
-    /// it was frozen: it can count the time of a push only from when it reads it.
-    pub(crate) fn await_calm(&self) {
-        eventually("what waited is answered", || {
-            (self.metric("northbridge_pushes_in_flight", &[]) < CALM).then_some(())
+    /// Waits until few pushes are in flight. Pushes that arrived while it was frozen
+    /// are answered late, because their deadlines start when it reads them.
+    pub(crate) fn wait_until_few_in_flight(&self) {
+        eventually("few pushes are in flight", || {
+            (self.metric("northbridge_pushes_in_flight", &[]) < FEW_IN_FLIGHT).then_some(())
         });
     }
 
-    /// A metric of its present life.
+    /// Waits until no partition has owed an acknowledgement for long: pushes that
+    /// have waited for one would be answered late after a freeze.
+    fn wait_until_prompt(&self) {
+        eventually("every partition acknowledges", || {
+            let outage_s = self.metric("northbridge_kafka_outage_seconds", &[]);
+            (outage_s < LONG_OUTAGE_S).then_some(())
+        });
+    }
+
+    /// A metric of the current process.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let process = self.process();
         process
@@ -182,10 +193,10 @@ impl Member {
     }
 
     fn launch(&self) {
-        self.renew(&mut self.process());
+        self.restart(&mut self.process());
     }
 
-    fn renew(&self, process: &mut Option<Northbridge>) {
+    fn restart(&self, process: &mut Option<Northbridge>) {
         if let Some(ended) = process.take() {
             self.journal.keep_log(&self.name, &ended.log());
         }
@@ -196,18 +207,19 @@ impl Member {
             .collect();
         let started = Northbridge::start(&[self.command], &settings);
         if self.is_ingress() {
-            let place = Place {
+            let endpoints = Endpoints {
                 push: started.address(),
                 admin: started.admin_address(),
             };
-            self.balancer.place(self.zone, place);
+            self.balancer.set_endpoints(self.zone, endpoints);
         }
         *process = Some(started);
     }
 
-    /// Starts again what has ended by itself.
-    fn look_after(&self) {
-        // Whoever holds it is about to start it again.
+    /// Restarts the process if it exited by itself. Only a stream process may, with
+    /// [`UNSETTLED`].
+    fn restart_if_exited(&self) {
+        // The holder of the lock is restarting it already.
         let Ok(mut process) = self.process.try_lock() else {
             return;
         };
@@ -215,13 +227,13 @@ impl Member {
             return;
         };
         let expected = code == UNSETTLED && !self.is_ingress();
-        let text = format!("{} ended by itself with {code}", self.name);
+        let text = format!("{} exited by itself with {code}", self.name);
         if expected {
-            self.journal.mark(&text);
+            self.journal.annotate(&text);
         } else {
-            self.journal.problem(text);
+            self.journal.violation(text);
         }
-        self.renew(&mut process);
+        self.restart(&mut process);
     }
 
     fn end(&self) {
@@ -246,7 +258,6 @@ fn settings(bootstrap: &str, prefix: &str, zone: &str) -> Vec<(String, String)> 
     let settings = [
         ("kafka.bootstrap_servers", bootstrap),
         ("topics.prefix", prefix),
-        ("streams.group_prefix", prefix),
         ("streams.instance", zone),
         ("log.format", "json"),
     ];

@@ -1,9 +1,8 @@
-//! What happened in a run: the faults with their times, and what should not
-//! have been.
+//! What happened during a run: the faults with their times, and the violations.
 //!
-//! Faults go to a file of marks for `northbridge simulate --marks`, a line each.
-//! Everything goes to standard error at once, past the test harness: who waits
-//! for minutes wants to see what for.
+//! Each event is a line in the file that `northbridge simulate --annotations`
+//! reads. Everything is also written to standard error at once, bypassing the
+//! test harness's capture, to show the progress of a long run.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,82 +13,95 @@ use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 
-/// A run's journal; written to by all its threads.
+use crate::stalls::Stalls;
+
+/// The journal of a run; all its threads write to it.
 #[derive(Debug)]
 pub(crate) struct Journal {
     directory: PathBuf,
     started: Instant,
-    aloud: bool,
-    pages: Mutex<Pages>,
+    verbose: bool,
+    pub(crate) stalls: Stalls,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Debug)]
-struct Pages {
-    marks: File,
+struct Entries {
+    annotations: File,
     faults: BTreeMap<String, u32>,
-    problems: Vec<String>,
+    violations: Vec<String>,
     logs: BTreeMap<String, u32>,
 }
 
 impl Journal {
-    /// Begins one in this directory.
+    /// Creates the directory; deletes an existing one.
     pub(crate) fn begin(directory: &Path) -> Self {
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory).expect("a directory for the run");
-        let marks = File::create(directory.join("marks")).expect("the file of marks");
+        let annotations =
+            File::create(directory.join("annotations")).expect("the annotations file");
         Self {
             directory: directory.to_owned(),
             started: Instant::now(),
-            aloud: true,
-            pages: Mutex::new(Pages {
-                marks,
+            verbose: true,
+            stalls: Stalls::measure(),
+            entries: Mutex::new(Entries {
+                annotations,
                 faults: BTreeMap::new(),
-                problems: Vec::new(),
+                violations: Vec::new(),
                 logs: BTreeMap::new(),
             }),
         }
     }
 
-    /// As [`Journal::begin`], for tests of what writes into it.
+    /// Like [`Journal::begin`], without standard error and without stalls, for tests
+    /// of its users.
     pub(crate) fn silent(directory: &Path) -> Self {
         Self {
-            aloud: false,
+            verbose: false,
+            stalls: Stalls::default(),
             ..Self::begin(directory)
         }
     }
 
-    /// A fault begins; it is counted by its kind.
+    /// Records the start of a phase.
+    pub(crate) fn phase(&self, name: &str) {
+        self.stalls.begin_phase();
+        self.annotate(&format!("phase: {name}"));
+    }
+
+    /// Records the start of a fault and counts it by kind.
     pub(crate) fn fault(&self, kind: &str, what: &str) {
-        *self.pages().faults.entry(kind.to_owned()).or_default() += 1;
-        self.mark(&format!("{kind}: {what}"));
+        *self.entries().faults.entry(kind.to_owned()).or_default() += 1;
+        self.annotate(&format!("{kind}: {what}"));
     }
 
-    /// A moment worth a mark, such as a fault's end.
-    pub(crate) fn mark(&self, what: &str) {
+    /// Records an event, such as the end of a fault.
+    pub(crate) fn annotate(&self, what: &str) {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        writeln!(self.pages().marks, "{now} {what}").expect("the file of marks");
-        self.say(what);
+        writeln!(self.entries().annotations, "{now} {what}").expect("the annotations file");
+        self.print(what);
     }
 
-    /// Something that must not be; the run goes on, and fails at its end.
-    pub(crate) fn problem(&self, what: String) {
-        self.mark(&format!("PROBLEM: {what}"));
-        self.pages().problems.push(what);
+    /// Records a violation; the run continues and fails at its end.
+    pub(crate) fn violation(&self, what: String) {
+        self.annotate(&format!("VIOLATION: {what}"));
+        self.entries().violations.push(what);
     }
 
-    /// A line for whoever looks on.
-    pub(crate) fn say(&self, what: &str) {
+    /// Writes a line to standard error, with the time since the start.
+    pub(crate) fn print(&self, what: &str) {
         let at = self.started.elapsed().as_secs_f64();
-        if self.aloud {
+        if self.verbose {
             let _ = writeln!(std::io::stderr(), "{at:7.1} s  {what}");
         }
     }
 
-    /// Keeps a process's log.
+    /// Writes a process's log to a numbered file.
     pub(crate) fn keep_log(&self, name: &str, lines: &[String]) {
         let number = {
-            let mut pages = self.pages();
-            let number = pages.logs.entry(name.to_owned()).or_default();
+            let mut entries = self.entries();
+            let number = entries.logs.entry(name.to_owned()).or_default();
             *number += 1;
             *number
         };
@@ -97,27 +109,25 @@ impl Journal {
         fs::write(path, lines.join("\n")).expect("the log");
     }
 
-    /// Keeps a text under a name.
+    /// Writes a file into the run's directory.
     pub(crate) fn keep(&self, name: &str, text: &str) {
         fs::write(self.directory.join(name), text).expect("the text");
     }
 
-    /// How often each kind of fault was.
+    /// How often each kind of fault was injected.
     pub(crate) fn faults(&self) -> BTreeMap<String, u32> {
-        self.pages().faults.clone()
+        self.entries().faults.clone()
     }
 
-    /// What must not have been.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        self.pages().problems.clone()
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.entries().violations.clone()
     }
 
-    /// When the run began.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

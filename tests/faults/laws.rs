@@ -1,73 +1,82 @@
-//! What must hold, each law as a check that notes what breaks it.
+//! The laws of the fault run: each function checks one and records violations.
 
 use std::time::Duration;
 
-use crate::fleet::Member;
+use crate::fleet::Instance;
 use crate::journal::Journal;
-use crate::pushes::Outcome;
 use crate::recovery::Recovery;
+use crate::simulation::SimulationResult;
 use crate::support::eventually;
 
-/// `http.answer_deadline_ms` as it is by default.
+/// The default of `http.answer_deadline_ms`.
 const ANSWER_DEADLINE_MS: f64 = 13_000.0;
-/// How late an answer may be beyond its deadline.
-const SLACK_MS: f64 = 250.0;
-/// So many failures in a row lead to the blacklist.
+/// Tolerance beyond the deadline, as measured by the sender.
+const TOLERANCE_MS: f64 = 250.0;
+/// Consecutive failures after which the platform blacklists a host.
 const FAILURES_TO_BLACKLIST: f64 = 10.0;
-/// How much later than the cluster the product may be.
-const RECOVERY: Duration = Duration::from_secs(2);
+/// How long after the cluster the product may recover.
+const MAX_RECOVERY_DELAY: Duration = Duration::from_secs(2);
 
-/// What was answered 200 is in Kafka, byte for byte, where it belongs; where it
-/// was asked, the streams' output equals the model.
-pub(crate) fn acknowledged_is_stored(journal: &Journal, phase: &str, outcome: &Outcome) {
-    if !outcome.is_proved() {
-        journal.problem(format!(
-            "{phase}: not proved: {outcome}\n{:#}",
-            outcome.summary
+/// Every push answered 200 is in its topic, byte for byte, under its key. If the
+/// load verifies states, they equal the model.
+pub(crate) fn acknowledged_pushes_are_stored(
+    journal: &Journal,
+    phase: &str,
+    result: &SimulationResult,
+) {
+    if !result.is_verified() {
+        journal.violation(format!(
+            "{phase}: not verified: {result}\n{:#}",
+            result.summary
         ));
     }
 }
 
-/// Not one answer other than 200, and so no blacklisting.
-pub(crate) fn only_200(journal: &Journal, phase: &str, outcomes: &[Outcome]) {
-    for outcome in outcomes {
-        let others = outcome.other_than_200();
-        if !others.is_empty() || outcome.number("blacklistings") > 0.0 {
-            journal.problem(format!("{phase}: answers other than 200: {outcome}"));
+/// Every answer is 200, so nothing is blacklisted.
+pub(crate) fn all_answers_are_200(journal: &Journal, phase: &str, results: &[SimulationResult]) {
+    for result in results {
+        let others = result.other_than_200();
+        if !others.is_empty() || result.number("blacklistings") > 0.0 {
+            journal.violation(format!("{phase}: answers other than 200: {result}"));
         }
     }
 }
 
-/// No answer later than its deadline, as the sender sees it. What broke or was
-/// given up is no answer.
-pub(crate) fn in_time(journal: &Journal, phase: &str, outcomes: &[Outcome]) {
-    for outcome in outcomes {
-        if outcome.number("longestAnswerMs") > ANSWER_DEADLINE_MS + SLACK_MS {
-            journal.problem(format!("{phase}: an answer after its deadline: {outcome}"));
+/// No answer arrives after its deadline, stalls of the machine allowed. A broken
+/// connection and a timeout at the sender are not answers.
+pub(crate) fn answers_are_in_time(journal: &Journal, phase: &str, results: &[SimulationResult]) {
+    let allowance_ms = journal.stalls.allowance().as_secs_f64() * 1_000.0;
+    for result in results {
+        if result.number("longestAnswerMs") > ANSWER_DEADLINE_MS + TOLERANCE_MS + allowance_ms {
+            journal.violation(format!("{phase}: answer after its deadline: {result}"));
         }
     }
 }
 
-/// Under `discard` an outage costs the ten pushes that lead to the blacklist
-/// and those in flight then: all that were due within a deadline.
-pub(crate) fn lost_by_discard(journal: &Journal, phase: &str, outcome: &Outcome) {
-    let in_flight = f64::from(outcome.load.rate) * (ANSWER_DEADLINE_MS + SLACK_MS) / 1_000.0;
-    let lost = outcome.number("lostByPolicy");
-    if outcome.number("blacklistings") > 1.0 || lost > FAILURES_TO_BLACKLIST + in_flight {
-        journal.problem(format!("{phase}: more lost than was in flight: {outcome}"));
+/// With the `discard` policy an outage loses at most the ten failures that cause
+/// the blacklisting and the pushes in flight at that time, which were all due
+/// within one deadline.
+pub(crate) fn discard_loss_is_bounded(journal: &Journal, phase: &str, result: &SimulationResult) {
+    let in_flight = f64::from(result.load.rate) * (ANSWER_DEADLINE_MS + TOLERANCE_MS) / 1_000.0;
+    let lost = result.number("lostByPolicy");
+    if result.number("blacklistings") > 1.0 || lost > FAILURES_TO_BLACKLIST + in_flight {
+        journal.violation(format!("{phase}: lost more than was in flight: {result}"));
     }
 }
 
-/// The product is back within moments of the cluster.
-pub(crate) fn recovered(journal: &Journal, phase: &str, recovery: &Recovery) {
-    journal.mark(&format!("{phase}: {recovery}"));
-    if recovery.first_late() > RECOVERY || recovery.whole_late() > RECOVERY {
-        journal.problem(format!("{phase}: recovered late: {recovery}"));
+/// The product recovers within [`MAX_RECOVERY_DELAY`] of the cluster, stalls of the
+/// machine allowed.
+pub(crate) fn recovery_is_prompt(journal: &Journal, phase: &str, recovery: &Recovery) {
+    journal.annotate(&format!("{phase}: {recovery}"));
+    let most = MAX_RECOVERY_DELAY + journal.stalls.allowance();
+    if recovery.first_delay() > most || recovery.complete_delay() > most {
+        journal.violation(format!("{phase}: recovered late: {recovery}"));
     }
 }
 
-/// Once nothing is in flight, every push received has its outcome.
-pub(crate) fn books_balance(journal: &Journal, ingress: &Member) {
+/// Once nothing is in flight, every received push has been counted under an
+/// outcome.
+pub(crate) fn received_equals_settled(journal: &Journal, ingress: &Instance) {
     eventually("nothing is in flight", || {
         let in_flight = ingress.metric("northbridge_pushes_in_flight", &[]);
         (in_flight < 0.5).then_some(())
@@ -75,33 +84,33 @@ pub(crate) fn books_balance(journal: &Journal, ingress: &Member) {
     let received = ingress.metric("northbridge_pushes_received_total", &[]);
     let settled = ingress.metric("northbridge_pushes_total", &[]);
     let text = format!("{} received {received}, settled {settled}", ingress.name);
-    journal.say(&text);
+    journal.print(&text);
     if (received - settled).abs() > 0.5 {
-        journal.problem(format!("the books do not balance: {text}"));
+        journal.violation(format!("received and settled pushes differ: {text}"));
     }
 }
 
-/// Where nothing broke, the senders' books and the product's agree to the push.
-pub(crate) fn books_agree(
+/// Without faults, the senders' counts and the product's are equal.
+pub(crate) fn counts_match(
     journal: &Journal,
     before: (f64, f64),
     after: (f64, f64),
-    outcomes: &[Outcome],
+    results: &[SimulationResult],
 ) {
-    let sum = |path: &str| -> f64 { outcomes.iter().map(|outcome| outcome.number(path)).sum() };
+    let sum = |path: &str| -> f64 { results.iter().map(|result| result.number(path)).sum() };
     let (received, stored) = (after.0 - before.0, after.1 - before.1);
     let text = format!(
         "received {received} of {} pushes, stored {stored} of {} answered 200",
         sum("pushes"),
         sum("answers.200"),
     );
-    journal.say(&text);
+    journal.print(&text);
     if (received - sum("pushes")).abs() > 0.5 || (stored - sum("answers.200")).abs() > 0.5 {
-        journal.problem(format!("the books do not agree: {text}"));
+        journal.violation(format!("sender and receiver disagree: {text}"));
     }
 }
 
-/// Whether each law notices what breaks it.
+/// Each law detects its violations, and only those.
 mod tests {
     use std::time::Instant;
 
@@ -109,14 +118,14 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::pushes::Load;
+    use crate::simulation::Load;
 
-    struct Page {
+    struct Fixture {
         journal: Journal,
         _directory: TempDir,
     }
 
-    impl Page {
+    impl Fixture {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             Self {
@@ -126,11 +135,11 @@ mod tests {
         }
 
         fn problems(&self) -> usize {
-            self.journal.problems().len()
+            self.journal.violations().len()
         }
     }
 
-    fn outcome(change: impl FnOnce(&mut Value)) -> Outcome {
+    fn result(change: impl FnOnce(&mut Value)) -> SimulationResult {
         let mut summary = json!({
             "pushes": 100, "answers": {"200": 100}, "longestAnswerMs": 13_100.0,
             "blacklistings": 0, "lostByPolicy": 0,
@@ -144,7 +153,7 @@ mod tests {
             http2: false,
             state: false,
         };
-        Outcome {
+        SimulationResult {
             load,
             summary,
             code: 0,
@@ -152,95 +161,100 @@ mod tests {
     }
 
     #[test]
-    fn a_run_as_it_must_be_breaks_no_law() {
-        let page = Page::new();
-        let outcomes = [outcome(|_| {})];
-        acknowledged_is_stored(&page.journal, "test", &outcomes[0]);
-        only_200(&page.journal, "test", &outcomes);
-        in_time(&page.journal, "test", &outcomes);
-        lost_by_discard(&page.journal, "test", &outcomes[0]);
-        books_agree(&page.journal, (7.0, 3.0), (107.0, 103.0), &outcomes);
-        assert_eq!(page.journal.problems(), Vec::<String>::new());
+    fn a_run_without_violations_passes_every_check() {
+        let fixture = Fixture::new();
+        let results = [result(|_| {})];
+        acknowledged_pushes_are_stored(&fixture.journal, "test", &results[0]);
+        all_answers_are_200(&fixture.journal, "test", &results);
+        answers_are_in_time(&fixture.journal, "test", &results);
+        discard_loss_is_bounded(&fixture.journal, "test", &results[0]);
+        counts_match(&fixture.journal, (7.0, 3.0), (107.0, 103.0), &results);
+        assert_eq!(fixture.journal.violations(), Vec::<String>::new());
     }
 
     #[test]
-    fn a_proof_that_does_not_hold_is_noticed() {
-        let page = Page::new();
-        let broken = outcome(|summary| summary["verification"]["holds"] = json!(false));
-        acknowledged_is_stored(&page.journal, "test", &broken);
-        assert_eq!(page.problems(), 1);
-        let ended = Outcome {
+    fn a_failed_or_missing_verification_is_a_violation() {
+        let fixture = Fixture::new();
+        let broken = result(|summary| summary["verification"]["holds"] = json!(false));
+        acknowledged_pushes_are_stored(&fixture.journal, "test", &broken);
+        assert_eq!(fixture.problems(), 1);
+        let ended = SimulationResult {
             code: 1,
-            ..outcome(|_| {})
+            ..result(|_| {})
         };
-        acknowledged_is_stored(&page.journal, "test", &ended);
-        assert_eq!(page.problems(), 2);
-        let mut unproved = outcome(|_| {});
-        unproved.load.state = true;
-        acknowledged_is_stored(&page.journal, "test", &unproved);
-        assert_eq!(page.problems(), 3, "no states were compared");
+        acknowledged_pushes_are_stored(&fixture.journal, "test", &ended);
+        assert_eq!(fixture.problems(), 2);
+        let mut unverified = result(|_| {});
+        unverified.load.state = true;
+        acknowledged_pushes_are_stored(&fixture.journal, "test", &unverified);
+        assert_eq!(fixture.problems(), 3, "no states were compared");
     }
 
     #[test]
-    fn one_answer_other_than_200_is_noticed() {
+    fn a_single_answer_other_than_200_is_a_violation() {
         for other in ["503", "timeout", "no-connection"] {
-            let page = Page::new();
-            let broken = outcome(|summary| summary["answers"][other] = json!(1));
-            only_200(&page.journal, "test", &[outcome(|_| {}), broken]);
-            assert_eq!(page.problems(), 1, "{other}");
+            let fixture = Fixture::new();
+            let broken = result(|summary| summary["answers"][other] = json!(1));
+            all_answers_are_200(&fixture.journal, "test", &[result(|_| {}), broken]);
+            assert_eq!(fixture.problems(), 1, "{other}");
         }
     }
 
     #[test]
-    fn a_late_answer_is_noticed() {
-        let page = Page::new();
-        let late = outcome(|summary| summary["longestAnswerMs"] = json!(13_251.0));
-        in_time(&page.journal, "test", &[late]);
-        assert_eq!(page.problems(), 1);
+    fn an_answer_after_the_deadline_is_a_violation() {
+        let fixture = Fixture::new();
+        let late = result(|summary| summary["longestAnswerMs"] = json!(13_251.0));
+        answers_are_in_time(&fixture.journal, "test", &[late]);
+        assert_eq!(fixture.problems(), 1);
     }
 
     #[test]
-    fn more_lost_than_was_in_flight_is_noticed() {
-        let page = Page::new();
-        let lost = |count| outcome(|summary| summary["lostByPolicy"] = json!(count));
-        lost_by_discard(&page.journal, "test", &lost(1_335));
-        assert_eq!(page.problems(), 0);
-        lost_by_discard(&page.journal, "test", &lost(1_336));
-        assert_eq!(page.problems(), 1);
-        let again = outcome(|summary| summary["blacklistings"] = json!(2));
-        lost_by_discard(&page.journal, "test", &again);
-        assert_eq!(page.problems(), 2);
+    fn losing_more_than_was_in_flight_is_a_violation() {
+        let fixture = Fixture::new();
+        let lost = |count| result(|summary| summary["lostByPolicy"] = json!(count));
+        discard_loss_is_bounded(&fixture.journal, "test", &lost(1_335));
+        assert_eq!(fixture.problems(), 0);
+        discard_loss_is_bounded(&fixture.journal, "test", &lost(1_336));
+        assert_eq!(fixture.problems(), 1);
+        let again = result(|summary| summary["blacklistings"] = json!(2));
+        discard_loss_is_bounded(&fixture.journal, "test", &again);
+        assert_eq!(fixture.problems(), 2);
     }
 
     #[test]
-    fn a_late_recovery_is_noticed() {
+    fn a_late_recovery_is_a_violation() {
         let cluster = Instant::now();
-        let late = |first_ms, whole_ms| Recovery {
+        let late = |first_ms, complete_ms| Recovery {
             cluster_first: cluster,
-            cluster_whole: cluster,
+            cluster_complete: cluster,
             product_first: cluster + Duration::from_millis(first_ms),
-            product_whole: cluster + Duration::from_millis(whole_ms),
+            product_complete: cluster + Duration::from_millis(complete_ms),
         };
-        let page = Page::new();
-        recovered(&page.journal, "test", &late(2_000, 2_000));
-        assert_eq!(page.problems(), 0);
-        recovered(&page.journal, "test", &late(2_001, 0));
-        assert_eq!(page.problems(), 1);
-        recovered(&page.journal, "test", &late(0, 2_001));
-        assert_eq!(page.problems(), 2);
+        let fixture = Fixture::new();
+        recovery_is_prompt(&fixture.journal, "test", &late(2_000, 2_000));
+        assert_eq!(fixture.problems(), 0);
+        recovery_is_prompt(&fixture.journal, "test", &late(2_001, 0));
+        assert_eq!(fixture.problems(), 1);
+        recovery_is_prompt(&fixture.journal, "test", &late(0, 2_001));
+        assert_eq!(fixture.problems(), 2);
     }
 
     #[test]
-    fn books_that_differ_by_one_push_are_noticed() {
-        let page = Page::new();
-        books_agree(
-            &page.journal,
+    fn counts_that_differ_by_one_push_are_a_violation() {
+        let fixture = Fixture::new();
+        counts_match(
+            &fixture.journal,
             (0.0, 0.0),
             (101.0, 100.0),
-            &[outcome(|_| {})],
+            &[result(|_| {})],
         );
-        assert_eq!(page.problems(), 1);
-        books_agree(&page.journal, (0.0, 0.0), (100.0, 99.0), &[outcome(|_| {})]);
-        assert_eq!(page.problems(), 2);
+        assert_eq!(fixture.problems(), 1);
+        counts_match(
+            &fixture.journal,
+            (0.0, 0.0),
+            (100.0, 99.0),
+            &[result(|_| {})],
+        );
+        assert_eq!(fixture.problems(), 2);
     }
 }

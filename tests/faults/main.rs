@@ -1,8 +1,8 @@
-//! The fault run: everything that can break does, under load, and nothing that
-//! was answered 200 is lost.
+//! The fault run: every component fails under load, and no push that was answered
+//! 200 is lost.
 //!
 //! ```text
-//!             ┌────────── simulate: pushes, then proves ──────────┐
+//!             ┌────────── simulate: pushes and verifies ──────────┐
 //!             ▼                                                   ▼
 //!          balancer ─┬─ ingress a ─┐            ┌─ zone a ─┬─ three brokers
 //!                    └─ ingress b ─┼─ network ──┤          │
@@ -10,12 +10,12 @@
 //!      upgrade-result a, b ────────┘
 //! ```
 //!
-//! `docs/RELIABILITY.md` says how to run it for longer, and what came of it.
+//! `docs/RELIABILITY.md` describes how to run it for longer, and the results.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test whose surroundings fail can only panic, and clippy sees tests by their attribute alone"
+    reason = "a test whose environment fails can only panic, and clippy exempts only functions marked as tests"
 )]
 
 #[path = "../support/mod.rs"]
@@ -25,41 +25,42 @@ mod fleet;
 mod journal;
 mod laws;
 mod mix;
-mod outcome;
 mod phases;
 mod plan;
-mod pushes;
 mod recovery;
-mod scene;
+mod simulation;
+mod stalls;
+mod tables;
+mod testbed;
 
 use fastrand::Rng;
 
 use plan::Plan;
-use pushes::Pushes;
-use scene::Scene;
+use simulation::Simulation;
+use testbed::Testbed;
 
 #[test]
-fn whatever_breaks_nothing_acknowledged_is_lost() {
+fn no_fault_loses_an_acknowledged_push() {
     let plan = Plan::from_environment();
     let mut random = Rng::with_seed(plan.seed);
-    let scene = Scene::set(plan);
-    let throughout = Pushes::start(&scene, phases::throughout(&scene), scene.plan.seed);
+    let testbed = Testbed::start(plan);
+    let throughout = Simulation::start(&testbed, phases::throughout(&testbed), testbed.plan.seed);
     loop {
-        phases::quiet(&scene);
-        phases::one_broker_killed(&scene, &mut random);
-        phases::one_broker_frozen(&scene, &mut random);
-        mix::mix(&scene, &mut random);
-        phases::full_disk(&scene);
-        phases::rolling_restart(&scene);
-        phases::all_brokers_gone(&scene);
-        if scene.journal.started().elapsed() >= scene.plan.duration {
+        phases::quiet(&testbed);
+        phases::one_broker_killed(&testbed, &mut random);
+        phases::one_broker_frozen(&testbed, &mut random);
+        mix::mix(&testbed, &mut random);
+        phases::full_disk(&testbed);
+        phases::rolling_restart(&testbed);
+        phases::all_brokers_gone(&testbed);
+        if testbed.journal.started().elapsed() >= testbed.plan.duration {
             break;
         }
     }
-    scene.settle();
-    scene.take("throughout", &throughout.stop(&scene));
-    phases::at_the_end(&scene);
-    outcome::report(&scene);
-    let problems = scene.journal.problems();
+    testbed.wait_until_recovered();
+    testbed.record("throughout", &throughout.stop(&testbed));
+    phases::at_the_end(&testbed);
+    tables::report(&testbed);
+    let problems = testbed.journal.violations();
     assert!(problems.is_empty(), "{}", problems.join("\n\n"));
 }

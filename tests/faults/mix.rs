@@ -1,39 +1,40 @@
-//! Every other fault, in an order that follows from the seed.
+//! The phase `mix`: every other fault once, in an order that the seed determines.
 
 use std::thread::sleep;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::fleet::{Member, ZONES};
+use crate::fleet::{Instance, ZONES};
 use crate::laws;
 use crate::phases::loads;
-use crate::scene::Scene;
 use crate::support::kafka_cluster::Broker;
-use crate::support::network::Weather;
+use crate::support::network::Conditions;
+use crate::testbed::Testbed;
 
-/// Shorter than the answer's deadline and than every session: who is silent for
-/// so long is not given up.
-const A_WHILE: Duration = Duration::from_secs(3);
-const BAD_WEATHER: Duration = Duration::from_secs(6);
+/// Shorter than the answer deadline and every session timeout, so nothing that is
+/// silent for this long is considered dead.
+const SHORT_PAUSE: Duration = Duration::from_secs(3);
+/// How long the network is slow or lossy.
+const IMPAIRMENT: Duration = Duration::from_secs(6);
 
-const CUT: Weather = Weather {
+const CUT: Conditions = Conditions {
     cut: true,
     delay: Duration::ZERO,
     loss_percent: 0,
 };
-const SLOW: Weather = Weather {
+const SLOW: Conditions = Conditions {
     cut: false,
     delay: Duration::from_millis(200),
     loss_percent: 0,
 };
-const LOSSY: Weather = Weather {
+const LOSSY: Conditions = Conditions {
     cut: false,
     delay: Duration::ZERO,
     loss_percent: 3,
 };
 
-/// One fault, from its beginning to its end.
+/// One fault, including recovery from it.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     KillProcess(usize),
@@ -50,22 +51,22 @@ enum Fault {
     SlowAndLossy,
 }
 
-/// Plays every fault once.
-pub(crate) fn mix(scene: &Scene, random: &mut Rng) {
+/// Injects every fault once, under load.
+pub(crate) fn mix(testbed: &Testbed, random: &mut Rng) {
     let phase = "mix";
-    let mut deck = deck(scene, random);
-    random.shuffle(&mut deck);
-    let outcomes = scene.under(phase, &loads(scene), || {
-        for fault in deck {
-            fault.play(scene);
+    let mut faults = faults(testbed, random);
+    random.shuffle(&mut faults);
+    let results = testbed.run_under_load(phase, &loads(testbed), || {
+        for fault in faults {
+            fault.inject(testbed);
         }
     });
-    laws::in_time(&scene.journal, phase, &outcomes);
+    laws::answers_are_in_time(&testbed.journal, phase, &results);
 }
 
-fn deck(scene: &Scene, random: &mut Rng) -> Vec<Fault> {
-    let processes = 0..scene.fleet.members().len();
-    let mut deck = vec![
+fn faults(testbed: &Testbed, random: &mut Rng) -> Vec<Fault> {
+    let processes = 0..testbed.fleet.instances().len();
+    let mut faults = vec![
         Fault::TerminateProcess(random.usize(processes.clone())),
         Fault::KillController,
         Fault::FreezeAllBrokers,
@@ -76,88 +77,97 @@ fn deck(scene: &Scene, random: &mut Rng) -> Vec<Fault> {
         Fault::Lossy,
         Fault::SlowAndLossy,
     ];
-    deck.extend(processes.clone().map(Fault::KillProcess));
-    deck.extend(processes.map(Fault::FreezeProcess));
-    deck.extend((0..ZONES.len()).map(Fault::CutZone));
-    deck
+    faults.extend(processes.clone().map(Fault::KillProcess));
+    faults.extend(processes.map(Fault::FreezeProcess));
+    faults.extend((0..ZONES.len()).map(Fault::CutZone));
+    faults
 }
 
 impl Fault {
-    fn play(self, scene: &Scene) {
-        let member = |index: usize| &scene.fleet.members()[index];
+    fn inject(self, testbed: &Testbed) {
+        let instance = |index: usize| &testbed.fleet.instances()[index];
         match self {
             Self::KillProcess(index) => {
-                member(index).kill();
-                scene.fleet.ingresses().for_each(Member::await_ready);
+                instance(index).kill();
+                testbed
+                    .fleet
+                    .ingresses()
+                    .for_each(Instance::wait_until_ready);
             }
             Self::FreezeProcess(index) => {
-                member(index).freeze_for(A_WHILE);
-                scene.fleet.ingresses().for_each(Member::await_ready);
-                scene.fleet.ingresses().for_each(Member::await_calm);
+                instance(index).freeze_for(SHORT_PAUSE);
+                testbed
+                    .fleet
+                    .ingresses()
+                    .for_each(Instance::wait_until_ready);
+                testbed
+                    .fleet
+                    .ingresses()
+                    .for_each(Instance::wait_until_few_in_flight);
             }
             Self::TerminateProcess(index) => {
-                member(index).terminate();
-                member(index).await_ready();
+                instance(index).terminate();
+                instance(index).wait_until_ready();
             }
             Self::KillController => {
-                scene
+                testbed
                     .journal
-                    .fault("controller killed", "and started at once");
-                scene.cluster.controller().restart();
-                scene.journal.mark("the controller is up");
+                    .fault("controller killed", "and restarted at once");
+                testbed.cluster.controller().restart();
+                testbed.journal.annotate("the controller is up");
             }
             Self::FreezeAllBrokers => {
-                scene.journal.fault("all brokers frozen", "for a while");
-                scene.cluster.brokers().iter().for_each(Broker::freeze);
-                sleep(A_WHILE);
-                scene.cluster.brokers().iter().for_each(Broker::thaw);
-                scene.journal.mark("the brokers go on");
+                testbed.journal.fault("all brokers frozen", "for a while");
+                testbed.cluster.brokers().iter().for_each(Broker::freeze);
+                sleep(SHORT_PAUSE);
+                testbed.cluster.brokers().iter().for_each(Broker::thaw);
+                testbed.journal.annotate("the brokers resumed");
             }
             Self::KillAllBrokers => {
-                scene
+                testbed
                     .journal
-                    .fault("all brokers killed", "and started at once");
-                scene.cluster.kill_all();
-                scene.cluster.restart_all();
-                scene.journal.mark("all brokers are up");
-                scene.settle();
+                    .fault("all brokers killed", "and restarted at once");
+                testbed.cluster.kill_all();
+                testbed.cluster.restart_all();
+                testbed.journal.annotate("all brokers are up");
+                testbed.wait_until_recovered();
             }
             Self::CutZone(zone) => {
-                scene
+                testbed
                     .journal
                     .fault("network cut", &format!("zone {}", ZONES[zone]));
-                scene.network.set_zone(zone, CUT);
-                clear_up(scene, A_WHILE);
+                testbed.network.set_zone(zone, CUT);
+                heal_after(testbed, SHORT_PAUSE);
             }
             Self::CutBroker(broker) => {
-                scene
+                testbed
                     .journal
                     .fault("network cut", &format!("broker {}", broker + 1));
-                scene.network.set_broker(broker, CUT);
-                clear_up(scene, A_WHILE);
+                testbed.network.set_broker(broker, CUT);
+                heal_after(testbed, SHORT_PAUSE);
             }
-            Self::CutAll => weather(scene, "network cut", CUT, A_WHILE),
-            Self::Slow => weather(scene, "network slow", SLOW, BAD_WEATHER),
-            Self::Lossy => weather(scene, "network lossy", LOSSY, BAD_WEATHER),
+            Self::CutAll => impair_all(testbed, "network cut", CUT, SHORT_PAUSE),
+            Self::Slow => impair_all(testbed, "network slow", SLOW, IMPAIRMENT),
+            Self::Lossy => impair_all(testbed, "network lossy", LOSSY, IMPAIRMENT),
             Self::SlowAndLossy => {
-                let both = Weather {
+                let both = Conditions {
                     delay: SLOW.delay,
                     ..LOSSY
                 };
-                weather(scene, "network slow and lossy", both, BAD_WEATHER);
+                impair_all(testbed, "network slow and lossy", both, IMPAIRMENT);
             }
         }
     }
 }
 
-fn weather(scene: &Scene, kind: &str, weather: Weather, time: Duration) {
-    scene.journal.fault(kind, "everywhere");
-    scene.network.set_all(weather);
-    clear_up(scene, time);
+fn impair_all(testbed: &Testbed, kind: &str, conditions: Conditions, time: Duration) {
+    testbed.journal.fault(kind, "everywhere");
+    testbed.network.set_all(conditions);
+    heal_after(testbed, time);
 }
 
-fn clear_up(scene: &Scene, after: Duration) {
+fn heal_after(testbed: &Testbed, after: Duration) {
     sleep(after);
-    scene.network.set_all(Weather::default());
-    scene.journal.mark("fine weather");
+    testbed.network.set_all(Conditions::default());
+    testbed.journal.annotate("the network is back to normal");
 }

@@ -1,5 +1,5 @@
-//! What is to be run: for how long, at which rate, from which seed. The
-//! environment says so, for a test has no flags of its own.
+//! The parameters of a run: duration, rate, seed and directory. They come from
+//! environment variables because a test has no flags of its own.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,24 @@ const RATE: &str = "NORTHBRIDGE_FAULTS_RATE";
 const SEED: &str = "NORTHBRIDGE_FAULTS_SEED";
 const DIRECTORY: &str = "NORTHBRIDGE_FAULTS_DIRECTORY";
 
-/// One run.
+/// The parameters of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// Rounds begin until this is over; the first is always played to its end.
+    /// New rounds start until this has elapsed; every round runs to its end.
     pub(crate) duration: Duration,
-    /// Pushes a second, of all loads together.
+    /// Pushes per second, over all loads.
     pub(crate) rate: u32,
-    /// What the order of the faults and the pushes follow from.
+    /// Determines the order of the faults, and the pushes.
     pub(crate) seed: u64,
-    /// Where the run leaves what it has to tell.
+    /// The directory for results and logs.
     pub(crate) directory: PathBuf,
 }
 
 impl Plan {
-    /// The file of the faults and their times.
-    pub(crate) fn marks(&self) -> String {
-        self.file("marks")
+    pub(crate) fn annotations(&self) -> String {
+        self.file("annotations")
     }
 
-    /// The page that shows the run.
     pub(crate) fn report(&self) -> String {
         self.file("report.html")
     }
@@ -38,8 +36,8 @@ impl Plan {
         self.directory.join(name).display().to_string()
     }
 
-    /// As the environment says; where it is silent, one round of five minutes
-    /// from a new seed.
+    /// Reads the environment. The default is one round, which takes five minutes,
+    /// with a random seed.
     pub(crate) fn from_environment() -> Self {
         let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..1 << 32));
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -72,6 +70,6 @@ fn duration(text: &str) -> Duration {
     };
     match digits.parse::<u64>() {
         Ok(number) if seconds > 0 => Duration::from_secs(number * seconds),
-        Ok(_) | Err(_) => panic!("{DURATION}={text} is no time such as 20m or 1h"),
+        Ok(_) | Err(_) => panic!("{DURATION}={text} is not a duration such as 20m or 1h"),
     }
 }

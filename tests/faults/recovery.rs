@@ -1,5 +1,5 @@
-//! Who is back first after an outage: the cluster, as a plain producer and its
-//! own metadata see it, or the product, as a sender sees it.
+//! Compares the recovery of the cluster after an outage, as a plain producer and
+//! the cluster's metadata show it, with that of the product, as a sender sees it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,77 +14,80 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message};
 
-use crate::scene::{PARTITIONS, Scene};
 use crate::support::eventually;
-use crate::support::load::{Answer, Kind, Load, Report, Running};
+use crate::support::load::{Answer, Kind, Load, Report, RunningLoad};
+use crate::testbed::{PARTITIONS, Testbed};
 
-/// Pushes a second of the sender that looks for the product's return: each
-/// partition of the witness's topic has several.
+/// Pushes per second to the product: several for each partition of the reference
+/// topic.
 const RATE: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a question about all partitions may take.
-const ASK: Duration = Duration::from_millis(500);
+/// Timeout of a metadata request for all topics.
+const METADATA_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Both watch from here on.
+/// Observes the recovery of the cluster and of the product.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    witness: Witness,
+pub(crate) struct RecoveryWatch {
+    reference: ReferenceProducer,
     in_sync: Option<JoinHandle<Instant>>,
-    load: Running,
+    load: RunningLoad,
     load_began: Instant,
 }
 
-/// When the cluster and the product were back: for one partition, and wholly.
+/// When the cluster and the product had recovered, at first and completely.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recovery {
     /// The first acknowledgement.
     pub(crate) cluster_first: Instant,
-    /// The moment at which every partition could take records.
-    pub(crate) cluster_whole: Instant,
-    /// The first answer 200 after the first other one.
+    /// Every partition was available.
+    pub(crate) cluster_complete: Instant,
+    /// The first 200 after the first other answer.
     pub(crate) product_first: Instant,
     /// The last answer other than 200.
-    pub(crate) product_whole: Instant,
+    pub(crate) product_complete: Instant,
 }
 
-impl Watch {
-    /// Begins to watch; the cluster may still be well.
-    pub(crate) fn begin(scene: &Scene) -> Self {
+impl RecoveryWatch {
+    /// Starts observing; the cluster may still be healthy.
+    pub(crate) fn begin(testbed: &Testbed) -> Self {
         let load = Load {
             rate_per_s: RATE,
             connections: RATE * 16,
-            // Those go to the topic that the witness writes to.
+            // These are stored in the reference topic.
             kinds: &[Kind::Other],
-            ..Load::to(scene.balancer.address())
+            ..Load::to(testbed.balancer.address())
         };
         let load_began = Instant::now();
         Self {
-            witness: Witness::start(&scene.cluster.bootstrap(), scene.witness_topic()),
+            reference: ReferenceProducer::start(
+                &testbed.cluster.bootstrap(),
+                testbed.reference_topic(),
+            ),
             in_sync: None,
             load: load.start(),
             load_began,
         }
     }
 
-    /// The outage is complete: what is acknowledged from now on is recovery.
+    /// Marks the outage as complete: acknowledgements count as recovery from now on.
     pub(crate) fn outage_begins(&self) {
-        self.witness.acknowledged().clear();
+        self.reference.acknowledged().clear();
     }
 
-    /// The brokers are about to be started again.
-    pub(crate) fn outage_ends(&mut self, scene: &Scene) {
-        let bootstrap = scene.cluster.bootstrap();
-        self.in_sync = Some(thread::spawn(move || await_in_sync(&bootstrap)));
+    /// Must be called right before the brokers are restarted.
+    pub(crate) fn outage_ends(&mut self, testbed: &Testbed) {
+        let bootstrap = testbed.cluster.bootstrap();
+        self.in_sync = Some(thread::spawn(move || wait_until_in_sync(&bootstrap)));
     }
 
-    /// Waits for the cluster's return, and what is pushed then to be answered.
+    /// Waits until the cluster has recovered and further pushes have been answered.
     pub(crate) fn end(self) -> (Recovery, Report) {
-        let acknowledged = self.witness.await_all();
+        let acknowledged = self.reference.wait_for_all_partitions();
         let in_sync = self.in_sync.map(|thread| thread.join().expect("metadata"));
         self.load.wait_for_answers(5 * RATE);
         let report = self.load.stop();
         let first = acknowledged.iter().map(|(at, _)| *at).min();
-        let whole = acknowledged.iter().map(|(at, _)| *at).chain(in_sync).max();
+        let complete = acknowledged.iter().map(|(at, _)| *at).chain(in_sync).max();
         let answered = report.pushes.iter().map(|push| {
             let at = self.load_began + push.intended + push.latency;
             (at, push.answer == Answer::Status(200))
@@ -98,28 +101,27 @@ impl Watch {
             .map(|(at, _)| *at)
             .min();
         let recovery = Recovery {
-            cluster_first: first.expect("the cluster came back"),
-            cluster_whole: whole.expect("the cluster came back"),
-            product_first: first_ok.expect("the product came back"),
-            product_whole: bad.map(|(at, _)| *at).max().unwrap_or(self.load_began),
+            cluster_first: first.expect("the cluster recovered"),
+            cluster_complete: complete.expect("the cluster recovered"),
+            product_first: first_ok.expect("the product recovered"),
+            product_complete: bad.map(|(at, _)| *at).max().unwrap_or(self.load_began),
         };
         (recovery, report)
     }
 }
 
 impl Recovery {
-    /// How much later the first answer 200 was than the cluster's first
-    /// acknowledgement.
-    pub(crate) fn first_late(&self) -> Duration {
+    /// From the cluster's first acknowledgement to the first 200.
+    pub(crate) fn first_delay(&self) -> Duration {
         self.product_first
             .saturating_duration_since(self.cluster_first)
     }
 
-    /// How much later the last answer other than 200 was than the moment at
-    /// which every partition could take records.
-    pub(crate) fn whole_late(&self) -> Duration {
-        self.product_whole
-            .saturating_duration_since(self.cluster_whole)
+    /// From the moment at which every partition was available to the last answer
+    /// other than 200.
+    pub(crate) fn complete_delay(&self) -> Duration {
+        self.product_complete
+            .saturating_duration_since(self.cluster_complete)
     }
 }
 
@@ -135,16 +137,16 @@ impl fmt::Display for Recovery {
         write!(
             f,
             "first 200 {:.3} s after the cluster's first acknowledgement; \
-             last other answer {:.3} s after every partition could take records",
+             last other answer {:.3} s after every partition was available",
             signed(self.product_first, self.cluster_first),
-            signed(self.product_whole, self.cluster_whole),
+            signed(self.product_complete, self.cluster_complete),
         )
     }
 }
 
-/// A plain producer that writes to every partition, again and again.
+/// A plain producer that keeps writing to every partition.
 #[derive(Debug)]
-struct Witness {
+struct ReferenceProducer {
     acknowledged: Acknowledged,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -153,10 +155,10 @@ struct Witness {
 /// The first acknowledgement of each partition, in their order.
 type Acknowledged = Arc<Mutex<Vec<(Instant, i32)>>>;
 
-impl Witness {
+impl ReferenceProducer {
     fn start(bootstrap: &str, topic: String) -> Self {
         let acknowledged = Acknowledged::default();
-        let producer: BaseProducer<Heard> = ClientConfig::new()
+        let producer: BaseProducer<DeliveryRecorder> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("acks", "all")
             .set("linger.ms", "0")
@@ -165,12 +167,12 @@ impl Witness {
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "200")
             .set("topic.metadata.refresh.fast.interval.ms", "100")
-            .create_with_context(Heard(Arc::clone(&acknowledged)))
+            .create_with_context(DeliveryRecorder(Arc::clone(&acknowledged)))
             .expect("a plain producer");
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let stop = Arc::clone(&stop);
-            thread::spawn(move || write_on(&producer, &topic, &stop))
+            thread::spawn(move || produce_until_stopped(&producer, &topic, &stop))
         };
         Self {
             acknowledged,
@@ -184,7 +186,7 @@ impl Witness {
         locked.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn await_all(&self) -> Vec<(Instant, i32)> {
+    fn wait_for_all_partitions(&self) -> Vec<(Instant, i32)> {
         eventually("every partition acknowledges", || {
             let acknowledged = self.acknowledged().clone();
             let partitions = i32::try_from(acknowledged.len()).ok()?;
@@ -193,7 +195,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for ReferenceProducer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -202,9 +204,9 @@ impl Drop for Witness {
     }
 }
 
-/// When every partition of all topics can take records with acks=all: it has a
-/// leader, and two replicas in sync.
-fn await_in_sync(bootstrap: &str) -> Instant {
+/// Waits until every partition of all topics accepts records with `acks=all`: it
+/// has a leader and two in-sync replicas. Returns the time.
+fn wait_until_in_sync(bootstrap: &str) -> Instant {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("reconnect.backoff.ms", "50")
@@ -212,31 +214,35 @@ fn await_in_sync(bootstrap: &str) -> Instant {
         .create()
         .expect("a client");
     eventually("every partition can take records", || {
-        let metadata = client.fetch_metadata(None, ASK).ok()?;
+        let metadata = client.fetch_metadata(None, METADATA_TIMEOUT).ok()?;
         let mut partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
-        let whole =
+        let available =
             partitions.all(|partition| partition.leader() >= 0 && partition.isr().len() >= 2);
-        whole.then(Instant::now)
+        available.then(Instant::now)
     })
 }
 
-fn write_on(producer: &BaseProducer<Heard>, topic: &str, stop: &AtomicBool) {
+fn produce_until_stopped(
+    producer: &BaseProducer<DeliveryRecorder>,
+    topic: &str,
+    stop: &AtomicBool,
+) {
     while !stop.load(Ordering::Relaxed) {
         for partition in 0..PARTITIONS {
-            // A full queue is an outage too; the next round tries again.
+            // The queue is full during an outage; the next round retries.
             let record = BaseRecord::<(), str>::to(topic).partition(partition);
-            let _ = producer.send(record.payload("a record of the witness"));
+            let _ = producer.send(record.payload("reference"));
         }
         producer.poll(PAUSE);
     }
     producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
 }
 
-struct Heard(Acknowledged);
+struct DeliveryRecorder(Acknowledged);
 
-impl ClientContext for Heard {}
+impl ClientContext for DeliveryRecorder {}
 
-impl ProducerContext for Heard {
+impl ProducerContext for DeliveryRecorder {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {

@@ -1,5 +1,5 @@
-//! The promise: a 200 is sent after the acknowledgement and never before, and
-//! what arrived whole is stored whether or not its client still listens.
+//! The central guarantee: a 200 is sent only after Kafka's acknowledgement, and
+//! a push that arrived completely is stored even if its client has gone.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ const PATH: &str = "/notifications";
 const TOPIC: &str = "iot.command-status";
 
 #[test]
-fn there_is_no_answer_before_the_acknowledgement() {
+fn a_push_is_not_answered_before_its_acknowledgement() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let round_trip = Duration::from_millis(1500);
-    mock.round_trip(round_trip);
+    mock.set_round_trip(round_trip);
     let sent = Instant::now();
     let answer = post_with(
         northbridge.address(),
@@ -25,13 +25,13 @@ fn there_is_no_answer_before_the_acknowledgement() {
         &[],
         message_confirm("r", "d", "sent"),
     );
-    // The broker holds its acknowledgement back for so long.
+    // The broker delays its acknowledgement by this time.
     assert!(sent.elapsed() >= round_trip, "{:?}", sent.elapsed());
     assert_eq!(answer.status, 200);
 }
 
 #[test]
-fn a_push_is_answered_when_a_broker_takes_it_at_last_and_is_stored_once() {
+fn a_push_is_retried_until_acknowledged_and_stored_once() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let errors = [
@@ -40,7 +40,7 @@ fn a_push_is_answered_when_a_broker_takes_it_at_last_and_is_stored_once() {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
     ];
-    mock.fail(RDKafkaApiKey::Produce, &errors);
+    mock.fail_requests(RDKafkaApiKey::Produce, &errors);
     let answer = post_with(
         northbridge.address(),
         PATH,
@@ -58,11 +58,11 @@ fn a_push_is_answered_when_a_broker_takes_it_at_last_and_is_stored_once() {
 }
 
 #[test]
-fn a_push_without_permission_for_its_topic_waits_for_it() {
+fn a_push_is_retried_while_the_topic_is_not_authorized() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    mock.fail(RDKafkaApiKey::Produce, &[denied, denied]);
+    mock.fail_requests(RDKafkaApiKey::Produce, &[denied, denied]);
     let answer = post_with(
         northbridge.address(),
         PATH,
@@ -74,10 +74,10 @@ fn a_push_without_permission_for_its_topic_waits_for_it() {
 }
 
 #[test]
-fn a_push_that_waits_while_every_broker_is_away_is_answered_200_when_they_are_back() {
+fn a_push_held_through_an_outage_is_answered_200_once_the_brokers_return() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_away();
+    mock.go_down();
     let mut connection = RawConnection::open(northbridge.address());
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
@@ -87,14 +87,14 @@ fn a_push_that_waits_while_every_broker_is_away_is_answered_200_when_they_are_ba
 }
 
 #[test]
-fn a_push_that_arrived_whole_is_stored_and_counted_when_its_client_is_gone() {
+fn a_complete_push_is_stored_and_counted_after_its_client_disconnects() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let address = northbridge.address();
-    mock.round_trip(Duration::from_millis(1500));
+    mock.set_round_trip(Duration::from_millis(1500));
     let mut http_1 = RawConnection::open(address);
     http_1.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
-    // Of a client over HTTP/2 the server knows at once that it is gone.
+    // Over HTTP/2 the server notices a disconnect at once.
     let http_2 = tokio::runtime::Runtime::new().unwrap();
     http_2.spawn(async move {
         let mut connection = Connection::open(address, Version::Http2).await.unwrap();
@@ -106,15 +106,15 @@ fn a_push_that_arrived_whole_is_stored_and_counted_when_its_client_is_gone() {
     drop(http_1);
     http_2.shutdown_background();
     northbridge.wait_for_outcome("stored", 2);
-    mock.round_trip(Duration::ZERO);
+    mock.set_round_trip(Duration::ZERO);
     assert_eq!(mock.records(TOPIC).len(), 2);
 }
 
 #[test]
-fn a_client_that_closed_only_its_sending_side_gets_its_answer() {
+fn a_half_closed_client_gets_its_answer() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.round_trip(Duration::from_secs(1));
+    mock.set_round_trip(Duration::from_secs(1));
     let mut connection = RawConnection::open(northbridge.address());
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     connection.finish_writing();
@@ -123,7 +123,7 @@ fn a_client_that_closed_only_its_sending_side_gets_its_answer() {
 }
 
 #[test]
-fn a_push_that_did_not_arrive_whole_is_not_stored() {
+fn an_incomplete_push_is_not_stored() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");

@@ -1,27 +1,27 @@
-//! Whose address counts: the allow-list, `X-Forwarded-For` and the PROXY
-//! protocol, and who is believed.
+//! The client's address: the allow list, `X-Forwarded-For` and the PROXY
+//! protocol, and which peers are trusted to supply it.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::certificates::Certificates;
-use crate::pushes::{
-    Headers, PATH, answer_until_closed, assert_books, closed, over_tls, push, refused_start,
-    request, request_bytes, tls_ingress,
+use crate::protected_listener::{
+    Headers, PATH, assert_counts, closed, failed_start, over_tls, push, read_until_closed, request,
+    request_bytes, tls_ingress,
 };
+use crate::support::certificates::Certificates;
 use crate::support::eventually;
 use crate::support::http::{Connection, RawConnection, Version};
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
 
-/// The tests' own connections come from a trusted proxy.
+/// The tests' own connections count as those of a trusted proxy.
 const PROXIED: [(&str, &str); 2] = [
     ("auth.trusted_proxies", "127.0.0.0/8"),
     ("auth.allowed_addresses", "192.0.2.0/24,2001:db8::/32"),
 ];
-/// They come from somebody else.
+/// The tests' own connections count as those of an untrusted peer.
 const NOT_PROXIED: [(&str, &str); 2] = [
     ("auth.trusted_proxies", "10.0.0.0/8"),
     ("auth.allowed_addresses", "192.0.2.0/24,2001:db8::/32"),
@@ -29,11 +29,11 @@ const NOT_PROXIED: [(&str, &str); 2] = [
 const BY_HEADER: (&str, &str) = ("auth.client_address", "x-forwarded-for");
 const BY_PROXY_PROTOCOL: (&str, &str) = ("auth.client_address", "proxy-protocol");
 
-/// How every header of version 2 begins (the PROXY protocol, 2.2).
+/// The first bytes of every version 2 header (PROXY protocol, section 2.2).
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 #[test]
-fn an_address_of_an_allowed_network_is_let_in_and_any_other_is_answered_403() {
+fn only_allowed_addresses_are_admitted_and_others_are_answered_403() {
     let rows = [
         ("127.0.0.0/8", 200),
         ("127.0.0.1", 200),
@@ -49,12 +49,12 @@ fn an_address_of_an_allowed_network_is_let_in_and_any_other_is_answered_403() {
         let answer = push(northbridge.address(), PATH, &[]);
         assert_eq!(answer.status, expected, "{allowed}");
         let stored = usize::from(expected == 200);
-        assert_books(&northbridge, &mock, stored, 1 - stored);
+        assert_counts(&northbridge, &mock, stored, 1 - stored);
     }
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_about_the_address_before_it() {
+fn a_trusted_proxy_s_forwarded_for_header_determines_the_client_address() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[PROXIED[0], PROXIED[1], BY_HEADER]);
     let rows: [(&[&str], u16); 11] = [
@@ -74,11 +74,11 @@ fn a_trusted_proxy_is_believed_about_the_address_before_it() {
         let status = forwarded(&northbridge, lines);
         assert_eq!(status, expected, "{lines:?}");
     }
-    assert_books(&northbridge, &mock, 5, 6);
+    assert_counts(&northbridge, &mock, 5, 6);
 }
 
 #[test]
-fn the_header_is_not_believed_from_anybody_else_nor_in_another_mode() {
+fn a_forwarded_for_header_is_ignored_from_untrusted_peers_and_in_other_modes() {
     let connection = ("auth.client_address", "connection");
     let modes = [
         [NOT_PROXIED[0], NOT_PROXIED[1], BY_HEADER],
@@ -90,12 +90,12 @@ fn the_header_is_not_believed_from_anybody_else_nor_in_another_mode() {
         let northbridge = mock.ingress(&settings);
         let status = forwarded(&northbridge, &["192.0.2.1"]);
         assert_eq!(status, 403, "{settings:?}");
-        assert_books(&northbridge, &mock, 0, 1);
+        assert_counts(&northbridge, &mock, 0, 1);
     }
 }
 
 #[test]
-fn who_connects_directly_counts_by_the_own_address_and_needs_no_header() {
+fn a_direct_client_is_identified_by_its_own_address() {
     for mode in [BY_HEADER, BY_PROXY_PROTOCOL] {
         let mock = Mock::start();
         let allowed = ("auth.allowed_addresses", "127.0.0.0/8");
@@ -106,14 +106,14 @@ fn who_connects_directly_counts_by_the_own_address_and_needs_no_header() {
 }
 
 #[test]
-fn a_proxy_header_tells_the_client_s_address() {
+fn a_proxy_protocol_header_determines_the_client_address() {
     let rows = [
         (v4("192.0.2.1"), 200),
         (v4("203.0.113.1"), 403),
         (v6("2001:db8::1"), 200),
         (v6("2001:db9::1"), 403),
         (v6("::ffff:192.0.2.1"), 200),
-        // The address of the proxy itself, which is not allowed.
+        // LOCAL: the proxy's own address, which is not allowed.
         (local(), 403),
     ];
     let mock = Mock::start();
@@ -123,16 +123,16 @@ fn a_proxy_header_tells_the_client_s_address() {
         connection.write([&header[..], request_bytes(PATH, &[]).as_bytes()].concat());
         let answer = connection.read_response();
         assert_eq!(answer.status, expected, "{header:?}");
-        // It holds for the connection, not for its first request alone.
+        // The address applies to the whole connection, not only to its first request.
         connection.write(request_bytes(PATH, &[("x-forwarded-for", "192.0.2.1")]));
         let answer = connection.read_response();
         assert_eq!(answer.status, expected, "{header:?}");
     }
-    assert_books(&northbridge, &mock, 6, 6);
+    assert_counts(&northbridge, &mock, 6, 6);
 }
 
 #[test]
-fn a_proxy_that_checks_the_listener_s_health_counts_by_its_own_address() {
+fn a_local_proxy_header_keeps_the_proxy_s_own_address() {
     let mock = Mock::start();
     let allowed = ("auth.allowed_addresses", "127.0.0.1");
     let northbridge = mock.ingress(&[PROXIED[0], allowed, BY_PROXY_PROTOCOL]);
@@ -143,14 +143,14 @@ fn a_proxy_that_checks_the_listener_s_health_counts_by_its_own_address() {
 }
 
 #[test]
-fn a_proxy_header_may_come_in_pieces() {
+fn a_proxy_header_may_arrive_in_pieces() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[PROXIED[0], PROXIED[1], BY_PROXY_PROTOCOL]);
     let mut connection = RawConnection::open(northbridge.address());
     let header = v4("192.0.2.1");
     for piece in header.chunks(7) {
         connection.write(piece);
-        // Nothing tells when a piece was read; together they would be no pieces.
+        // Nothing reports that a piece was read; without a pause they would merge.
         thread::sleep(Duration::from_millis(20));
     }
     connection.write(request_bytes(PATH, &[]));
@@ -158,7 +158,7 @@ fn a_proxy_header_may_come_in_pieces() {
 }
 
 #[test]
-fn a_trusted_proxy_without_a_whole_header_is_closed_without_an_answer() {
+fn a_trusted_proxy_without_a_valid_header_is_closed_without_an_answer() {
     let mock = Mock::start();
     let quick = ("http.header_timeout_ms", "300");
     let northbridge = mock.ingress(&[PROXIED[0], PROXIED[1], BY_PROXY_PROTOCOL, quick]);
@@ -175,28 +175,28 @@ fn a_trusted_proxy_without_a_whole_header_is_closed_without_an_answer() {
         ("too long", [SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat()),
     ];
     for (what, sent) in &rows {
-        let answer = answer_until_closed(northbridge.address(), sent);
+        let answer = read_until_closed(northbridge.address(), sent);
         assert_eq!(answer, b"", "{what}");
     }
     eventually("the connections are counted", || {
         (closed(&northbridge, "proxy-header") == rows.len()).then_some(())
     });
-    assert_books(&northbridge, &mock, 0, 0);
+    assert_counts(&northbridge, &mock, 0, 0);
 }
 
 #[test]
-fn a_proxy_header_is_not_believed_from_anybody_else() {
+fn a_proxy_header_from_an_untrusted_peer_is_not_accepted() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[NOT_PROXIED[0], NOT_PROXIED[1], BY_PROXY_PROTOCOL]);
     let mut connection = RawConnection::open(northbridge.address());
     connection.write([&v4("192.0.2.1"), request_bytes(PATH, &[]).as_bytes()].concat());
     let answer = connection.try_read_response();
     assert!(answer.is_none_or(|answer| answer.status == 400));
-    assert_books(&northbridge, &mock, 0, 0);
+    assert_counts(&northbridge, &mock, 0, 0);
 }
 
 #[tokio::test]
-async fn a_proxy_header_comes_before_the_tls_handshake() {
+async fn a_proxy_header_precedes_the_tls_handshake() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let settings = [PROXIED[0], PROXIED[1], BY_PROXY_PROTOCOL];
     let northbridge = tls_ingress(&mock, &certificates, &settings);
@@ -207,11 +207,11 @@ async fn a_proxy_header_comes_before_the_tls_handshake() {
         let answer = connection.unwrap().send(request(PATH, &[])).await;
         assert_eq!(answer.unwrap().status, expected, "{client}");
     }
-    assert_books(&northbridge, &mock, 1, 1);
+    assert_counts(&northbridge, &mock, 1, 1);
 }
 
 #[test]
-fn addresses_that_would_protect_nothing_end_the_start_with_a_message_that_names_the_key() {
+fn an_invalid_address_setting_fails_the_start_and_names_the_key() {
     let rows: [(&[(&str, &str)], &str); 5] = [
         (
             &[("auth.allowed_addresses", "10.0.0.0/33")],
@@ -229,7 +229,7 @@ fn addresses_that_would_protect_nothing_end_the_start_with_a_message_that_names_
         (&[BY_PROXY_PROTOCOL], "auth.trusted_proxies"),
     ];
     for (settings, key) in rows {
-        let message = refused_start(settings);
+        let message = failed_start(settings);
         assert!(message.contains(key), "{message}");
     }
 }
@@ -250,13 +250,13 @@ fn proxied(address: SocketAddr, header: &[u8]) -> tokio::net::TcpStream {
     tokio::net::TcpStream::from_std(stream).unwrap()
 }
 
-/// Command PROXY, a stream over IPv4 from this source to 10.0.0.1:8080.
+/// A PROXY header for a TCP connection over IPv4 from `source` to 10.0.0.1:8080.
 fn v4(source: &str) -> Vec<u8> {
     let ends = [&octets(source)[..], &[10, 0, 0, 1, 0x12, 0x67, 0x1f, 0x90]].concat();
     [SIGNATURE, &[0x21, 0x11, 0, 12], &ends].concat()
 }
 
-/// Command PROXY, a stream over IPv6 from this source to `[::1]:8080`.
+/// A PROXY header for a TCP connection over IPv6 from `source` to `[::1]:8080`.
 fn v6(source: &str) -> Vec<u8> {
     let ends = [
         &octets(source)[..],
@@ -267,7 +267,7 @@ fn v6(source: &str) -> Vec<u8> {
     [SIGNATURE, &[0x21, 0x21, 0, 36], &ends].concat()
 }
 
-/// Command LOCAL, which names nobody.
+/// A LOCAL header, which carries no addresses; proxies use it for health checks.
 fn local() -> Vec<u8> {
     [SIGNATURE, &[0x20, 0x00, 0, 0]].concat()
 }

@@ -1,5 +1,5 @@
-//! The answers of the listener: every row of the HTTP table, and what all
-//! answers have in common.
+//! The listener's answers: every row of the HTTP table, and what all answers
+//! have in common.
 
 use std::fs;
 use std::time::Duration;
@@ -8,18 +8,17 @@ use serde_json::Value;
 
 use crate::gzip;
 use crate::support::bodies::message_confirm;
-use crate::support::eventually;
 use crate::support::http::{RawConnection, Response, get, post_head, post_with};
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
 
 const PATH: &str = "/notifications";
 
-/// Stands in every body that is refused, and must stand in no answer.
+/// Part of every rejected body; it must not appear in any answer.
 const MARKER: &str = "never-echoed";
 
-/// What is sent, and how it is refused.
-struct Refused {
+/// A request and the problem that it must be answered with.
+struct Rejected {
     what: &'static str,
     request: Vec<u8>,
     status: u16,
@@ -36,14 +35,14 @@ fn a_stored_push_is_answered_200_with_an_empty_body() {
 }
 
 #[test]
-fn what_is_refused_has_its_status_and_its_problem_and_is_not_stored() {
+fn a_rejected_push_is_answered_with_a_problem_and_not_stored() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("http.max_body_bytes", "1000"),
         ("http.body_timeout_ms", "300"),
         ("http.unreadable", "reject"),
     ]);
-    let rows = refused_requests();
+    let rows = rejected_requests();
     for row in &rows {
         let mut connection = RawConnection::open(northbridge.address());
         connection.write(&row.request);
@@ -54,13 +53,13 @@ fn what_is_refused_has_its_status_and_its_problem_and_is_not_stored() {
     assert!(mock.all_records().is_empty());
 }
 
-fn refused_requests() -> Vec<Refused> {
+fn rejected_requests() -> Vec<Rejected> {
     let post = |headers: &[(&str, &str)], body: &[u8]| {
         let mut request = post_head(PATH, headers, body.len()).into_bytes();
         request.extend(body);
         request
     };
-    let row = |what, request, status, kind| Refused {
+    let row = |what, request, status, kind| Rejected {
         what,
         request,
         status,
@@ -78,7 +77,7 @@ fn refused_requests() -> Vec<Refused> {
     vec![
         row("an empty body", post(&[], b""), 400, "empty-body"),
         row(
-            "no notification",
+            "a body that is not a notification",
             post(&[], MARKER.as_bytes()),
             400,
             "unreadable",
@@ -91,7 +90,7 @@ fn refused_requests() -> Vec<Refused> {
             "method-not-allowed",
         ),
         row(
-            "a body that does not come",
+            "a body that does not arrive",
             late.into(),
             408,
             "body-timeout",
@@ -109,7 +108,7 @@ fn refused_requests() -> Vec<Refused> {
             "body-too-large",
         ),
         row(
-            "a body that grows",
+            "a body that is long after decompression",
             post(&gzipped, &gzip(long.as_bytes())),
             413,
             "body-too-large",
@@ -123,7 +122,7 @@ fn refused_requests() -> Vec<Refused> {
     ]
 }
 
-/// RFC 9457, under a type that clients can rely on.
+/// Checks that the answer is an RFC 9457 problem of this stable type.
 fn assert_problem(answer: &Response, kind: &str, what: &str) {
     assert_eq!(
         answer.header("content-type"),
@@ -148,14 +147,14 @@ fn assert_problem(answer: &Response, kind: &str, what: &str) {
 }
 
 #[test]
-fn an_answer_405_names_the_one_method() {
+fn a_405_answer_lists_the_allowed_method() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[]);
     for method in ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"] {
         let mut connection = RawConnection::open(northbridge.address());
         connection.write(format!("{method} {PATH} HTTP/1.0\r\nhost: x\r\n\r\n"));
         let answer = match method {
-            // Its answer has a length and no body.
+            // The answer to HEAD has a Content-Length but no body.
             "HEAD" => connection.read_response_head(),
             _ => connection.read_response(),
         };
@@ -168,7 +167,7 @@ fn an_answer_405_names_the_one_method() {
 }
 
 #[test]
-fn a_body_of_exactly_the_limit_is_stored_byte_for_byte() {
+fn a_body_at_the_size_limit_is_stored_byte_for_byte() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let limit = 1024 * 1024;
@@ -188,12 +187,12 @@ fn a_body_of_exactly_the_limit_is_stored_byte_for_byte() {
 }
 
 #[test]
-fn a_small_body_that_claims_to_be_huge_takes_little_memory() {
+fn a_decompression_bomb_does_not_exhaust_memory() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     push(&northbridge, PATH);
     let before = peak_memory_kb(&northbridge);
-    // Members of gzip follow each other (RFC 1952, 2.2): 600 MiB in 600 kB.
+    // gzip members may be concatenated (RFC 1952, section 2.2): 600 MiB in 600 kB.
     let bomb = gzip(&vec![b' '; 1024 * 1024]).repeat(600);
     for _ in 0..4 {
         let answer = post_with(
@@ -211,13 +210,13 @@ fn a_small_body_that_claims_to_be_huge_takes_little_memory() {
 }
 
 #[test]
-fn too_much_in_flight_is_answered_503_and_the_rest_is_stored() {
+fn a_push_above_the_in_flight_limit_is_answered_503() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("limits.max_in_flight", "1"),
         ("limits.admission_timeout_ms", "50"),
     ]);
-    mock.round_trip(Duration::from_millis(1500));
+    mock.set_round_trip(Duration::from_millis(1500));
     let mut first = RawConnection::open(northbridge.address());
     first.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
@@ -227,57 +226,55 @@ fn too_much_in_flight_is_answered_503_and_the_rest_is_stored() {
         &[],
         message_confirm("r-2", "d", "sent"),
     );
-    assert_refused_for_now(&second, "overloaded");
+    assert_unavailable(&second, "overloaded");
     assert_eq!(first.read_response().status, 200);
     northbridge.wait_for_outcome("overloaded", 1);
     northbridge.wait_for_outcome("stored", 1);
 }
 
 #[test]
-fn what_is_not_acknowledged_before_the_deadline_is_answered_503() {
+fn an_unacknowledged_push_is_answered_503_at_its_deadline() {
     let mock = Mock::start();
-    let quick = mock.ready_ingress(&QUICK);
+    let quick = mock.ready_ingress(&SHORT_DEADLINE);
     let patient = mock.ready_ingress(&[]);
-    mock.go_away();
-    // Pushed first, and held to the default of 13 s.
+    mock.go_down();
+    // Sent first, but held until the default deadline of 13 s.
     let mut held = RawConnection::open(patient.address());
     held.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
     patient.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
 
-    assert_refused_for_now(&push(&quick, PATH), "unconfirmed");
+    assert_unavailable(&push(&quick, PATH), "unconfirmed");
     assert!(patient.metric("northbridge_pushes_in_flight", &[]) > 0.0);
     quick.wait_for_outcome("unconfirmed", 1);
 }
 
 #[test]
-fn a_kafka_known_to_be_down_is_answered_503_at_once() {
+fn a_push_is_answered_503_at_once_while_kafka_is_known_to_be_down() {
     let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&QUICK);
-    mock.go_away();
-    eventually("it is not ready", || {
-        (!northbridge.is_ready()).then_some(())
-    });
-    assert_refused_for_now(&push(&northbridge, PATH), "unavailable");
+    let northbridge = mock.ready_ingress(&SHORT_DEADLINE);
+    mock.go_down();
+    northbridge.wait_until_not_ready();
+    assert_unavailable(&push(&northbridge, PATH), "unavailable");
     northbridge.wait_for_outcome("unavailable", 1);
 }
 
 #[test]
-fn what_still_waits_when_the_process_must_end_is_answered_503() {
+fn a_push_that_outlasts_the_drain_is_answered_503() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("http.answer_deadline_ms", "10000"),
         ("shutdown.deadline_ms", "10500"),
     ]);
-    mock.go_away();
+    mock.go_down();
     let mut waiting = RawConnection::open(northbridge.address());
     waiting.write_post(PATH, &[], message_confirm("r-1", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
     northbridge.signal(rustix::process::Signal::TERM);
-    assert_refused_for_now(&waiting.read_response(), "draining");
+    assert_unavailable(&waiting.read_response(), "draining");
 }
 
 #[test]
-fn every_answer_names_the_request() {
+fn every_answer_carries_a_request_id() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let own = [("x-request-id", "job-17")];
@@ -307,21 +304,21 @@ fn every_answer_names_the_request() {
 }
 
 #[test]
-fn the_log_names_the_request_as_the_answer_does() {
+fn the_log_carries_the_request_id_of_the_answer() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("log.level", "debug")]);
     let id = push(&northbridge, PATH)
         .header("x-request-id")
         .unwrap()
         .to_owned();
-    northbridge.wait_for_log(|line| line.contains("\"stored\"") && line.contains(&id));
-    let refused = post_with(northbridge.address(), PATH, &[], "");
-    let id = refused.header("x-request-id").unwrap().to_owned();
-    northbridge.wait_for_log(|line| line.contains("\"refused\"") && line.contains(&id));
+    northbridge.wait_for_log(|line| line.contains("\"push stored\"") && line.contains(&id));
+    let rejected = post_with(northbridge.address(), PATH, &[], "");
+    let id = rejected.header("x-request-id").unwrap().to_owned();
+    northbridge.wait_for_log(|line| line.contains("\"push refused\"") && line.contains(&id));
 }
 
 #[test]
-fn every_configured_path_takes_pushes_in_each_of_its_spellings() {
+fn every_configured_path_accepts_pushes_in_all_equivalent_forms() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.paths", "/notifications,/old/callback")]);
     let rows = [
@@ -354,16 +351,16 @@ fn every_configured_path_takes_pushes_in_each_of_its_spellings() {
 }
 
 #[test]
-fn neither_port_answers_for_the_other() {
+fn push_and_administration_ports_serve_only_their_own_paths() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     for path in ["/metrics", "/livez", "/readyz", "/"] {
         let answer = get(northbridge.address(), path).unwrap();
-        assert_eq!(answer.status, 404, "{path} where pushes are received");
+        assert_eq!(answer.status, 404, "{path} on the push port");
     }
     for path in ["/metrics", "/livez", "/readyz"] {
         let answer = get(northbridge.admin_address(), path).unwrap();
-        assert_eq!(answer.status, 200, "{path} where it belongs");
+        assert_eq!(answer.status, 200, "{path} on the administration port");
         let answer = post_with(northbridge.admin_address(), path, &[], "");
         assert_eq!(
             (answer.status, answer.header("allow")),
@@ -380,8 +377,8 @@ fn neither_port_answers_for_the_other() {
     assert_eq!(answer.status, 404);
 }
 
-/// An answer deadline of a second.
-const QUICK: [(&str, &str); 3] = [
+/// Settings for an answer deadline of one second.
+const SHORT_DEADLINE: [(&str, &str); 3] = [
     ("http.answer_deadline_ms", "1000"),
     ("http.body_timeout_ms", "500"),
     ("limits.admission_timeout_ms", "100"),
@@ -396,14 +393,14 @@ fn push(northbridge: &Northbridge, path: &str) -> Response {
     )
 }
 
-fn assert_refused_for_now(answer: &Response, kind: &str) {
+fn assert_unavailable(answer: &Response, kind: &str) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_problem(answer, kind, kind);
     let retry_after = answer.header("retry-after").expect("Retry-After");
     assert!(retry_after.parse::<u32>().is_ok(), "{retry_after}");
 }
 
-/// A notification of exactly so many bytes.
+/// A notification of exactly `length` bytes.
 fn padded(length: usize) -> String {
     let body = message_confirm("r-limit", "d", "delivered");
     let rest = length - body.len();
@@ -420,5 +417,5 @@ fn peak_memory_kb(northbridge: &Northbridge) -> u64 {
     let number = peak.and_then(|peak| peak.split_whitespace().next());
     number
         .and_then(|number| number.parse().ok())
-        .expect("the kernel tells the peak in kB")
+        .expect("VmHWM in kB")
 }

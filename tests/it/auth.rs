@@ -1,5 +1,5 @@
-//! Credentials: Basic, a token in the URL, both, several during a rotation, all
-//! protections at once; and that a secret shows nowhere.
+//! Credentials: Basic, a token in the URL, both, rotation, all protections
+//! combined; and that secrets never leak.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::certificates::Certificates;
-use crate::pushes::{
-    Headers, PATH, assert_books, push, push_http2, push_tls, refused_start, tls_ingress,
+use crate::protected_listener::{
+    Headers, PATH, assert_counts, failed_start, push, push_http2, push_tls, tls_ingress,
 };
+use crate::support::certificates::Certificates;
 use crate::support::http::get;
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
@@ -25,7 +25,7 @@ const BASIC: [(&str, &str); 2] = [
 ];
 
 #[test]
-fn basic_credentials_let_in_and_others_are_answered_401_with_a_challenge() {
+fn valid_basic_credentials_are_admitted_and_others_are_challenged() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&BASIC);
     let right = basic("platform:open:sesame");
@@ -52,11 +52,11 @@ fn basic_credentials_let_in_and_others_are_answered_401_with_a_challenge() {
         let kind = answer.header("content-type");
         assert_eq!(kind, Some("application/problem+json"));
     }
-    assert_books(&northbridge, &mock, 1, wrong.len());
+    assert_counts(&northbridge, &mock, 1, wrong.len());
 }
 
 #[test]
-fn two_passwords_or_two_pairs_are_valid_during_a_rotation() {
+fn old_and_new_basic_credentials_are_valid_during_a_rotation() {
     let files = Secrets::new();
     let one_name = files.of(&["platform"]);
     let names = files.of(&["old-name", "new-name"]);
@@ -84,7 +84,7 @@ fn two_passwords_or_two_pairs_are_valid_during_a_rotation() {
 }
 
 #[test]
-fn a_token_in_the_query_lets_in() {
+fn a_token_in_the_query_is_accepted() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[("auth.token", "s3cret/+")]);
     let rows = [
@@ -97,11 +97,11 @@ fn a_token_in_the_query_lets_in() {
         ("/notifications", 401),
     ];
     check(&northbridge, &rows);
-    assert_books(&northbridge, &mock, 3, 4);
+    assert_counts(&northbridge, &mock, 3, 4);
 }
 
 #[test]
-fn a_token_in_the_path_lets_in() {
+fn a_token_in_the_path_is_accepted() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[
         ("auth.token", "s3cret"),
@@ -121,11 +121,11 @@ fn a_token_in_the_path_lets_in() {
         ("/push/s3cret/other", 404),
     ];
     check(&northbridge, &rows);
-    assert_books(&northbridge, &mock, 4, 4);
+    assert_counts(&northbridge, &mock, 4, 4);
 }
 
 #[test]
-fn a_wrong_token_is_answered_without_a_challenge_that_no_client_could_meet() {
+fn a_wrong_token_is_answered_401_without_a_challenge() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[("auth.token", "s3cret")]);
     let answer = push(northbridge.address(), PATH, &[]);
@@ -136,7 +136,7 @@ fn a_wrong_token_is_answered_without_a_challenge_that_no_client_could_meet() {
 }
 
 #[test]
-fn two_tokens_are_valid_during_a_rotation() {
+fn old_and_new_tokens_are_valid_during_a_rotation() {
     let (mock, files) = (Mock::start(), Secrets::new());
     let tokens = files.of(&["old", "new"]);
     let northbridge = mock.ingress(&[
@@ -155,7 +155,7 @@ fn two_tokens_are_valid_during_a_rotation() {
 }
 
 #[test]
-fn basic_and_token_together_are_both_asked_for() {
+fn basic_credentials_and_token_are_both_required_if_both_are_configured() {
     let mock = Mock::start();
     let northbridge = mock.ingress(&[BASIC[0], BASIC[1], ("auth.token", "s3cret")]);
     let right = basic("platform:open:sesame");
@@ -182,11 +182,11 @@ fn basic_and_token_together_are_both_asked_for() {
     for (path, headers, expected) in rows {
         assert_eq!(status(&northbridge, path, headers), expected, "{path}");
     }
-    assert_books(&northbridge, &mock, 1, 4);
+    assert_counts(&northbridge, &mock, 1, 4);
 }
 
 #[tokio::test]
-async fn every_protection_at_once_asks_for_each() {
+async fn every_protection_is_enforced_if_all_are_combined() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let client_ca = certificates.ca_file();
     let northbridge = tls_ingress(
@@ -217,16 +217,22 @@ async fn every_protection_at_once_asks_for_each() {
         let pushed = push_tls(northbridge.address(), client, path, headers).await;
         assert_eq!(pushed.unwrap().status, expected, "{path} {headers:?}");
     }
-    let nobody = certificates.client();
+    let without_certificate = certificates.client();
     let headers = [credentials, inside];
-    let pushed = push_tls(northbridge.address(), nobody, with_token, &headers).await;
+    let pushed = push_tls(
+        northbridge.address(),
+        without_certificate,
+        with_token,
+        &headers,
+    )
+    .await;
     assert!(pushed.is_err(), "without a client certificate");
-    assert_books(&northbridge, &mock, 1, 3);
+    assert_counts(&northbridge, &mock, 1, 3);
 }
 
-// The clients' connections must be served while the program drains them.
+// The drain waits for the clients' connections, which need a thread of their own.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_in_no_log_no_record_and_no_metric() {
+async fn secrets_never_appear_in_logs_records_or_metrics() {
     let mock = Mock::start();
     let settings = [
         BASIC[0],
@@ -237,7 +243,7 @@ async fn secrets_are_in_no_log_no_record_and_no_metric() {
     ];
     let northbridge = mock.ingress(&settings);
     let right = basic("platform:pass-hidden");
-    // What was only tried may be right but for a slip.
+    // A rejected credential may be the real one with a typo.
     let wrong = basic("platform:guess-hidden");
     let paths = [
         ("/push/token-hidden", &right, 200),
@@ -260,8 +266,8 @@ async fn secrets_are_in_no_log_no_record_and_no_metric() {
     let metrics = get(northbridge.admin_address(), "/metrics").unwrap().text();
     let records = mock.all_records();
     let log = whole_log(&northbridge);
-    for message in ["\"stored\"", "\"refused\""] {
-        assert!(log.contains(message), "the log is that of the pushes");
+    for message in ["\"push stored\"", "\"push refused\""] {
+        assert!(log.contains(message), "the log has no {message}");
     }
     for shown in [metrics, log, answers.concat(), format!("{records:?}")] {
         for secret in ["hidden", &right, &wrong] {
@@ -279,7 +285,7 @@ async fn secrets_are_in_no_log_no_record_and_no_metric() {
 }
 
 #[test]
-fn credentials_that_would_protect_nothing_end_the_start_with_a_message_that_names_the_key() {
+fn invalid_credentials_settings_fail_the_start_and_name_the_key() {
     let files = Secrets::new();
     let (empty, blank) = (files.of(&[]), files.of(&["", ""]));
     let three = files.of(&["hidden-1", "hidden-2", "hidden-3"]);
@@ -341,7 +347,7 @@ fn credentials_that_would_protect_nothing_end_the_start_with_a_message_that_name
         ),
     ];
     for (settings, expected) in rows {
-        let message = refused_start(settings);
+        let message = failed_start(settings);
         for part in expected {
             assert!(message.contains(part), "{part} not in {message}");
         }
@@ -349,7 +355,7 @@ fn credentials_that_would_protect_nothing_end_the_start_with_a_message_that_name
     }
 }
 
-/// Files of secrets, one a line.
+/// Secret files with one secret per line.
 struct Secrets {
     directory: TempDir,
 }
@@ -387,10 +393,10 @@ fn check(northbridge: &Northbridge, rows: &[(&str, u16)]) {
     }
 }
 
-/// Everything that is logged until the orderly end.
+/// Drains the process and returns its complete log.
 fn whole_log(northbridge: &Northbridge) -> String {
     northbridge.signal(Signal::TERM);
-    northbridge.wait_for_message("drained; everything accepted is settled");
+    northbridge.wait_for_message("drained; all accepted pushes are settled");
     assert_eq!(northbridge.wait(), 0);
     northbridge.log().join("\n")
 }

@@ -1,4 +1,4 @@
-//! The commands as an operator meets them: help, messages, exit codes.
+//! The command line as an operator uses it: help, messages, exit codes.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -8,7 +8,7 @@ use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
 
 #[test]
-fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
+fn wrong_usage_exits_with_64_and_names_the_mistake() {
     let rows: &[(&[&str], &str)] = &[
         (&["ingress", "--colour"], "--colour"),
         (&["ingest"], "ingest"),
@@ -18,11 +18,11 @@ fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
         (&["ingress", "--config"], "--config"),
         (&[], "Usage"),
     ];
-    for (arguments, says) in rows {
+    for (arguments, expected) in rows {
         let output = run(arguments, &[]);
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");
         assert!(
-            errors(&output).contains(says),
+            errors(&output).contains(expected),
             "{arguments:?}: {}",
             errors(&output)
         );
@@ -30,7 +30,7 @@ fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
 }
 
 #[test]
-fn wrong_configuration_ends_every_command_with_64_and_names_key_value_rule_and_source() {
+fn invalid_configuration_exits_with_64_and_names_key_value_rule_and_source() {
     let rows: &[(&str, &[&str])] = &[
         (
             "http.max_bodybytes=1",
@@ -51,7 +51,7 @@ fn wrong_configuration_ends_every_command_with_64_and_names_key_value_rule_and_s
         ),
         (
             "kafka.options.lingr.ms=5",
-            &["kafka.options.lingr.ms", "\"5\"", "--set", "No such"],
+            &["kafka.options.lingr.ms", "\"5\"", "--set", "linger.ms?"],
         ),
         (
             "kafka.options.linger.ms=soon",
@@ -69,10 +69,10 @@ fn wrong_configuration_ends_every_command_with_64_and_names_key_value_rule_and_s
         &["config", "check"],
         &["topics", "verify"],
     ] {
-        for (setting, says) in rows {
+        for (setting, expected) in rows {
             let output = run(&[command, &["--set", setting]].concat(), &[]);
             assert_eq!(output.status.code(), Some(64), "{command:?} {setting}");
-            for part in *says {
+            for part in *expected {
                 assert!(
                     errors(&output).contains(part),
                     "{part}: {}",
@@ -84,18 +84,18 @@ fn wrong_configuration_ends_every_command_with_64_and_names_key_value_rule_and_s
 }
 
 #[test]
-fn an_unknown_variable_is_an_error_that_suggests_the_nearest() {
+fn an_unknown_environment_variable_is_an_error_that_suggests_the_nearest_key() {
     let output = run(&["config", "check"], &[("http.lisen", "127.0.0.1:1")]);
     assert_eq!(output.status.code(), Some(64));
-    let said = errors(&output);
+    let stderr = errors(&output);
     assert!(
-        said.contains("NORTHBRIDGE__HTTP__LISEN") && said.contains("NORTHBRIDGE__HTTP__LISTEN"),
-        "{said}"
+        stderr.contains("NORTHBRIDGE__HTTP__LISEN") && stderr.contains("NORTHBRIDGE__HTTP__LISTEN"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn properties_that_contradict_each_other_are_found_by_the_check_and_at_the_start() {
+fn contradictory_kafka_options_are_rejected_by_check_and_start() {
     let options = [
         ("kafka.options.security.protocol", "ssl"),
         ("kafka.options.ssl.ca.location", "/nowhere/ca.pem"),
@@ -107,29 +107,31 @@ fn properties_that_contradict_each_other_are_found_by_the_check_and_at_the_start
     ] {
         let output = run(command, &options);
         assert_eq!(output.status.code(), Some(64), "{command:?}");
-        let said = errors(&output);
+        let stderr = errors(&output);
         assert!(
-            said.contains("kafka.options") && said.contains("ssl.ca.location"),
-            "{said}"
+            stderr.contains("kafka.options") && stderr.contains("ssl.ca.location"),
+            "{stderr}"
         );
     }
 }
 
 #[test]
-fn a_sound_configuration_passes_the_check_in_silence() {
+fn a_valid_configuration_passes_the_check_silently() {
     let output = run(&["config", "check"], &[("kafka.options.linger.ms", "5")]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0));
 }
 
 #[test]
-fn printed_settings_are_toml_with_secrets_masked() {
+fn config_print_outputs_toml_with_masked_secrets() {
     let output = run(
         &["config", "print"],
         &[
             ("auth.token", "s3cret-token"),
             ("auth.basic.username", "s3cret-user"),
             ("auth.basic.password", "s3cret-password"),
+            ("kafka.options.security.protocol", "SASL_SSL"),
+            ("kafka.options.sasl.mechanism", "PLAIN"),
             ("kafka.options.sasl.password", "s3cret-sasl"),
         ],
     );
@@ -145,22 +147,22 @@ fn printed_settings_are_toml_with_secrets_masked() {
 }
 
 #[test]
-fn a_one_shot_command_without_kafka_ends_with_69_and_names_the_brokers() {
+fn a_one_shot_command_without_kafka_exits_with_69_and_names_the_brokers() {
     for command in [["topics", "verify"], ["topics", "create"]] {
         let output = run(&command, &[("kafka.bootstrap_servers", "127.0.0.1:1")]);
         assert_eq!(output.status.code(), Some(69), "{command:?}");
-        let said = errors(&output);
+        let stderr = errors(&output);
         assert!(
-            said.contains("127.0.0.1:1") && said.contains("kafka.bootstrap_servers"),
-            "{said}"
+            stderr.contains("127.0.0.1:1") && stderr.contains("kafka.bootstrap_servers"),
+            "{stderr}"
         );
     }
 }
 
 #[test]
-fn missing_topics_are_a_line_each_and_the_exit_code_says_so() {
+fn topics_verify_reports_each_missing_topic_and_exits_with_1() {
     let mock = Mock::without_topics();
-    mock.create("iot.command-status");
+    mock.create_topic("iot.command-status");
     let output = run(
         &["topics", "verify"],
         &[("kafka.bootstrap_servers", &mock.bootstrap())],
@@ -184,7 +186,7 @@ fn missing_topics_are_a_line_each_and_the_exit_code_says_so() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn version_prints_the_package_version() {
     for arguments in [["--version"], ["-V"]] {
         let output = run(&arguments, &[]);
         assert_eq!(output.status.code(), Some(0));
@@ -197,7 +199,7 @@ fn the_version_is_that_of_the_package() {
 }
 
 #[test]
-fn every_command_explains_itself_with_examples() {
+fn the_help_of_every_command_has_examples() {
     let commands: &[&[&str]] = &[
         &[],
         &["ingress"],
@@ -230,7 +232,7 @@ fn every_command_explains_itself_with_examples() {
 }
 
 #[test]
-fn an_address_that_is_taken_ends_the_start_with_64_and_names_its_key() {
+fn an_address_in_use_exits_with_64_and_names_its_key() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for key in ["http.listen", "admin.listen"] {
@@ -240,17 +242,17 @@ fn an_address_that_is_taken_ends_the_start_with_64_and_names_its_key() {
                 &[(key, &address), ("kafka.bootstrap_servers", "127.0.0.1:1")],
             );
             assert_eq!(output.status.code(), Some(64), "{command} {key}");
-            let said = errors(&output);
+            let stderr = errors(&output);
             let names = [key, &address, "in use"]
                 .iter()
-                .all(|part| said.contains(part));
-            assert!(names, "{said}");
+                .all(|part| stderr.contains(part));
+            assert!(names, "{stderr}");
         }
     }
 }
 
 #[test]
-fn dev_needs_nothing_and_shows_what_it_stored() {
+fn dev_runs_without_kafka_and_prints_stored_records() {
     let northbridge = Northbridge::start(&["dev"], &[]);
     let line = northbridge.wait_for_output(|line| line.contains("  pushes "));
     let address = line

@@ -1,4 +1,4 @@
-//! `northbridge dev`, as a newcomer meets it.
+//! `northbridge dev`: the printed commands work and the streams' states appear.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::support::http;
 use crate::support::northbridge::Northbridge;
 
 #[tokio::test]
-async fn both_printed_commands_change_states_that_are_shown() {
+async fn both_printed_curl_commands_change_a_printed_state() {
     let dev = Northbridge::start(&["dev"], &[]);
     let address = listener(&dev);
     for notify_type in ["messageConfirm", "swUpgradeResultNotify"] {
@@ -33,9 +33,9 @@ async fn both_printed_commands_change_states_that_are_shown() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_ingress_and_streams_with_0() {
+async fn sigint_stops_ingress_and_streams_with_0() {
     let dev = Northbridge::start(&["dev"], &[("log.level", "info")]);
-    dev.ready();
+    dev.wait_until_ready();
     dev.signal(Signal::INT);
     assert_eq!(dev.wait(), 0);
     dev.wait_for_output(|line| line.starts_with("Stopped"));

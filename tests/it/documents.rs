@@ -1,5 +1,5 @@
-//! The documents and specifications say what the program does and what the
-//! tests send.
+//! The documents and specifications agree with the program and with the bodies
+//! that the tests send.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,19 +10,20 @@ use serde_json::Value;
 use crate::support::northbridge::Northbridge;
 use crate::support::{eventually, http};
 
-/// Names, each with its type and its labels.
+/// Metric names, each with its type and its label names.
 type Table = BTreeMap<String, (String, BTreeSet<String>)>;
 
 const UPGRADE_WITH_DRIFT: &str =
     r#"{"notifyType":"swUpgradeResultNotify","deviceId":"d","swUpgradeResult":"SUCCESSFUL"}"#;
 
 #[tokio::test]
-async fn the_page_and_the_program_have_the_same_metrics() {
+async fn the_metrics_page_lists_exactly_the_exposed_metrics() {
     let northbridge = dev();
-    // Drift shows when there is some, what the cluster names when librdkafka reports.
+    // Series with labels from the outside appear late: drift once a push has some,
+    // brokers once librdkafka has reported its statistics.
     let answer = http::post(northbridge.address(), "/notifications", UPGRADE_WITH_DRIFT).await;
     assert_eq!(answer.status, 200);
-    // A lag shows once a stream has processed something and knows the end.
+    // A lag appears once a stream has processed a record and knows the end offset.
     eventually("librdkafka reports its statistics", || {
         let scrape = scrape(&northbridge);
         let reported = scrape.contains("northbridge_kafka_round_trip_seconds");
@@ -35,7 +36,7 @@ async fn the_page_and_the_program_have_the_same_metrics() {
 }
 
 #[test]
-fn closed_label_sets_are_those_of_the_specifications() {
+fn label_values_match_the_specifications() {
     let northbridge = dev();
     let openapi = yaml("docs/openapi.yaml");
     let asyncapi = yaml("docs/asyncapi.yaml");
@@ -65,7 +66,7 @@ fn closed_label_sets_are_those_of_the_specifications() {
 }
 
 #[test]
-fn the_reasons_of_a_stream_are_those_of_the_specification() {
+fn stream_dead_letter_reasons_match_the_specification() {
     let asyncapi = yaml("docs/asyncapi.yaml");
     let headers = &asyncapi["components"]["schemas"]["StreamDeadLetterHeaders"]["properties"];
     let reasons = texts(&headers["northbridge-reason"]["enum"]);
@@ -76,7 +77,7 @@ fn the_reasons_of_a_stream_are_those_of_the_specification() {
             .partition(|cell| cell.starts_with("northbridge-"));
     assert_eq!(listed, reasons);
     assert_eq!(added, texts_of_keys(headers));
-    let code = read("src/streams/push.rs") + &read("src/streams/transaction/dead_letter.rs");
+    let code = read("src/streams/states/poison.rs") + &read("src/streams/worker/dead_letter.rs");
     let in_code = code.lines().filter_map(|line| {
         let (variant, reason) = line.trim().split_once(" => \"")?;
         let reason = reason.strip_suffix("\",")?;
@@ -86,7 +87,7 @@ fn the_reasons_of_a_stream_are_those_of_the_specification() {
 }
 
 #[test]
-fn the_streams_on_the_page_are_those_of_dev() {
+fn the_metrics_page_lists_the_streams_of_dev() {
     let counted = label_values(
         &scrape(&dev()),
         "northbridge_stream_records_total",
@@ -102,7 +103,7 @@ fn the_streams_on_the_page_are_those_of_dev() {
 }
 
 #[test]
-fn the_problem_types_of_the_page_the_specification_and_the_code_are_the_same() {
+fn problem_types_are_the_same_in_page_specification_and_code() {
     let specified = texts(
         &yaml("docs/openapi.yaml")["components"]["schemas"]["Problem"]["properties"]["type"]["enum"],
     );
@@ -111,13 +112,13 @@ fn the_problem_types_of_the_page_the_specification_and_the_code_are_the_same() {
     assert_eq!(on_page, specified);
     let code = read("src/ingress/answer.rs");
     for problem in &specified {
-        let kind = problem.rsplit(':').next().expect("a last part");
+        let kind = problem.rsplit(':').next().expect("a last segment");
         assert!(code.contains(&format!("\"{kind}\"")), "{kind}");
     }
 }
 
 #[test]
-fn every_example_in_the_specifications_is_a_body_that_the_tests_send() {
+fn every_specification_example_is_a_body_in_tests_bodies() {
     let openapi = yaml("docs/openapi.yaml");
     let asyncapi = yaml("docs/asyncapi.yaml");
     let request = &openapi["paths"]["/notifications"]["post"]["requestBody"];
@@ -148,7 +149,7 @@ fn every_example_in_the_specifications_is_a_body_that_the_tests_send() {
 }
 
 #[test]
-fn the_two_bodies_are_as_their_schemas_say() {
+fn the_two_main_bodies_are_valid_against_their_schemas() {
     for (schema, body) in [
         ("message-confirm", "messageConfirm"),
         ("sw-upgrade-result-notify", "swUpgradeResultNotify"),
@@ -164,7 +165,7 @@ fn the_two_bodies_are_as_their_schemas_say() {
 }
 
 #[test]
-fn every_schema_is_one_and_so_are_its_examples() {
+fn every_schema_and_its_examples_are_valid() {
     for entry in fs::read_dir(root().join("docs/schemas")).expect("the schemas") {
         let path = entry.expect("an entry").path();
         let schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -177,7 +178,7 @@ fn every_schema_is_one_and_so_are_its_examples() {
 }
 
 #[test]
-fn every_link_between_the_documents_leads_somewhere() {
+fn every_relative_link_in_the_documents_resolves() {
     for document in documents() {
         let text = fs::read_to_string(&document).expect("a document");
         for link in links(&text) {
@@ -198,7 +199,7 @@ fn every_link_between_the_documents_leads_somewhere() {
 }
 
 #[test]
-fn a_line_of_a_document_is_one_sentence() {
+fn every_line_of_a_document_is_one_sentence() {
     for document in documents() {
         let text = fs::read_to_string(&document).expect("a document");
         for line in prose(&text).filter(|line| !line.starts_with('|')) {
@@ -212,7 +213,7 @@ fn a_line_of_a_document_is_one_sentence() {
 }
 
 #[test]
-fn the_design_gives_a_reason_for_every_dependency() {
+fn the_design_document_justifies_every_dependency() {
     let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
     let design = read("docs/DESIGN.md");
     let (_, reasons) = design.split_once("## Dependencies").expect("the heading");
@@ -223,7 +224,7 @@ fn the_design_gives_a_reason_for_every_dependency() {
     }
 }
 
-/// `northbridge dev`, whose log tells its addresses.
+/// Starts `northbridge dev` with a log that contains its addresses.
 fn dev() -> Northbridge {
     Northbridge::start(&["dev"], &[("log.level", "info")])
 }
@@ -233,7 +234,7 @@ fn scrape(northbridge: &Northbridge) -> String {
     answer.text()
 }
 
-/// The rows of the page: `| name | type | labels | meaning |`.
+/// Parses the rows of the page: `| name | type | labels | meaning |`.
 fn metrics_on_page(page: &str) -> Table {
     let rows = page
         .lines()
@@ -248,7 +249,7 @@ fn metrics_on_page(page: &str) -> Table {
     .collect()
 }
 
-/// What a scrape shows, `le` left out, which every histogram has.
+/// Parses a scrape; `le` is left out because every histogram has it.
 fn metrics_in(scrape: &str) -> Table {
     let mut table = Table::new();
     let mut metric = "";
@@ -260,7 +261,9 @@ fn metrics_in(scrape: &str) -> Table {
             metric = name;
             table.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
         } else if !line.starts_with('#') {
-            let (_, labels) = table.get_mut(metric).expect("a type before its series");
+            let (_, labels) = table
+                .get_mut(metric)
+                .expect("a TYPE line before its series");
             let names = labels_of(line).map(|(label, _)| label.to_owned());
             labels.extend(names.filter(|label| label != "le"));
         }
@@ -291,7 +294,7 @@ fn label_values(scrape: &str, metric: &str, label: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The first cells of table rows that hold code beginning with `start`.
+/// The first cells of the table rows that are code and begin with `start`.
 fn first_cells(text: &str, start: &str) -> BTreeSet<String> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| Some(row.split_once('`')?.0))
@@ -300,7 +303,7 @@ fn first_cells(text: &str, start: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// From a heading to the next one of any level.
+/// The text from a heading to the next heading of any level.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let start = text.find(&format!("{heading}\n")).expect("the heading");
     let text = &text[start + heading.len()..];
@@ -316,7 +319,7 @@ fn documents() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The lines outside fenced blocks.
+/// The lines outside fenced code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     text.lines().filter(move |line| {
@@ -326,7 +329,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Targets inside the project.
+/// The link targets inside the repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     prose(text)
         .flat_map(|line| line.split("](").skip(1))
@@ -334,7 +337,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         .filter(|target| !target.contains("://"))
 }
 
-/// The anchors of a document, as GitHub makes them.
+/// The heading anchors of a document, as GitHub generates them.
 fn headings(text: &str) -> BTreeSet<String> {
     let headings = prose(text).filter(|line| line.starts_with('#'));
     headings

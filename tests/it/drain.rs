@@ -1,12 +1,11 @@
-//! The end of the process: what was accepted is answered, and what was
-//! answered 200 is in Kafka.
+//! The drain: every accepted push is answered, and every push answered 200 is in
+//! Kafka.
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::bodies::message_confirm;
-use crate::support::eventually;
 use crate::support::http::{RawConnection, get, post_with};
 use crate::support::load::{Answer, Load};
 use crate::support::mock::Mock;
@@ -14,10 +13,10 @@ use crate::support::mock::Mock;
 const PATH: &str = "/notifications";
 
 #[test]
-fn under_load_every_accepted_push_is_answered_200_and_is_in_kafka() {
+fn a_drain_under_load_answers_200_to_every_accepted_push_and_stores_it() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("shutdown.announce_ms", "1000")]);
-    mock.round_trip(Duration::from_millis(20));
+    mock.set_round_trip(Duration::from_millis(20));
     let load = Load {
         rate_per_s: 300,
         connections: 32,
@@ -33,7 +32,7 @@ fn under_load_every_accepted_push_is_answered_200_and_is_in_kafka() {
         .iter()
         .filter(|push| push.answer != Answer::Status(200));
     for push in failed {
-        // Nobody listens any more: the sender knows that nothing was taken.
+        // The listener is closed, so the sender knows that nothing was received.
         let answer = push.answer.to_string();
         assert!(
             answer.contains("Connection refused"),
@@ -49,10 +48,10 @@ fn under_load_every_accepted_push_is_answered_200_and_is_in_kafka() {
 }
 
 #[test]
-fn a_push_under_way_is_answered_before_the_end() {
+fn a_push_in_flight_is_answered_before_the_process_exits() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.round_trip(Duration::from_millis(1500));
+    mock.set_round_trip(Duration::from_millis(1500));
     let mut connection = RawConnection::open(northbridge.address());
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
@@ -60,12 +59,12 @@ fn a_push_under_way_is_answered_before_the_end() {
     assert_eq!(connection.read_response().status, 200);
     assert!(connection.is_closed());
     assert_eq!(northbridge.wait(), 0);
-    mock.round_trip(Duration::ZERO);
+    mock.set_round_trip(Duration::ZERO);
     assert_eq!(mock.records("iot.command-status").len(), 1);
 }
 
 #[test]
-fn a_push_whose_body_is_under_way_is_taken_to_its_end() {
+fn a_push_whose_body_is_arriving_is_completed_during_the_drain() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");
@@ -75,11 +74,7 @@ fn a_push_whose_body_is_under_way_is_taken_to_its_end() {
     connection.write(start);
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
     northbridge.signal(Signal::TERM);
-    eventually("nobody listens any more", || {
-        RawConnection::try_open(northbridge.address())
-            .is_err()
-            .then_some(())
-    });
+    northbridge.wait_until_not_listening();
     connection.write(end);
     assert_eq!(connection.read_response().status, 200);
     assert_eq!(northbridge.wait(), 0);
@@ -87,18 +82,16 @@ fn a_push_whose_body_is_under_way_is_taken_to_its_end() {
 }
 
 #[test]
-fn while_the_end_is_announced_it_is_not_ready_and_pushes_are_taken() {
+fn during_the_announcement_it_is_not_ready_but_accepts_pushes() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("shutdown.announce_ms", "3000")]);
     northbridge.signal(Signal::TERM);
-    eventually("it is not ready", || {
-        (!northbridge.is_ready()).then_some(())
-    });
+    northbridge.wait_until_not_ready();
     let report = get(northbridge.admin_address(), "/readyz").unwrap();
     assert!(report.text().contains("draining"), "{}", report.text());
     let body = message_confirm("r", "d", "sent");
     let answer = post_with(northbridge.address(), PATH, &[], body);
-    // The client's pool is to leave this connection before it is gone.
+    // `Connection: close` makes the client's pool drop the connection in time.
     assert_eq!(
         (answer.status, answer.header("connection")),
         (200, Some("close"))
@@ -107,7 +100,7 @@ fn while_the_end_is_announced_it_is_not_ready_and_pushes_are_taken() {
 }
 
 #[test]
-fn connections_without_a_request_do_not_hold_up_the_end() {
+fn idle_connections_do_not_delay_the_drain() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("http.header_timeout_ms", "500"),
@@ -129,24 +122,20 @@ fn connections_without_a_request_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_connection_made_at_the_last_moment_is_served() {
+fn a_connection_opened_just_before_the_drain_is_served() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let mut connection = RawConnection::open(northbridge.address());
     northbridge.wait_for_metric("northbridge_connections", &[], 1.0);
     northbridge.signal(Signal::TERM);
-    eventually("nobody listens any more", || {
-        RawConnection::try_open(northbridge.address())
-            .is_err()
-            .then_some(())
-    });
+    northbridge.wait_until_not_listening();
     connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
     assert_eq!(connection.read_response().status, 200);
     assert_eq!(northbridge.wait(), 0);
 }
 
 #[test]
-fn an_idle_connection_is_left_open_for_one_more_push() {
+fn an_idle_connection_may_send_one_more_push_during_the_drain() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("shutdown.idle_ms", "15000")]);
     let mut idle = RawConnection::open(northbridge.address());
@@ -156,20 +145,18 @@ fn an_idle_connection_is_left_open_for_one_more_push() {
     };
     assert_eq!(push().header("connection"), None);
     northbridge.signal(Signal::TERM);
-    eventually("nobody listens any more", || {
-        RawConnection::try_open(northbridge.address())
-            .is_err()
-            .then_some(())
-    });
+    northbridge.wait_until_not_listening();
     let answer = push();
-    let told = (answer.status, answer.header("connection"));
-    assert_eq!(told, (200, Some("close")));
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
     assert!(idle.is_closed());
     assert_eq!(northbridge.wait(), 0);
 }
 
 #[test]
-fn a_second_signal_stops_at_once_and_says_that_not_all_is_settled() {
+fn a_second_signal_stops_at_once_with_75() {
     let mock = Mock::start();
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
         let northbridge = mock.ready_ingress(&[("shutdown.announce_ms", "10000")]);
@@ -181,7 +168,7 @@ fn a_second_signal_stops_at_once_and_says_that_not_all_is_settled() {
 }
 
 #[test]
-fn what_cannot_be_settled_by_the_deadline_is_told_by_the_exit_code() {
+fn a_drain_that_misses_its_deadline_exits_with_75() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("http.answer_deadline_ms", "1000"),
@@ -189,7 +176,7 @@ fn what_cannot_be_settled_by_the_deadline_is_told_by_the_exit_code() {
         ("limits.admission_timeout_ms", "100"),
         ("shutdown.deadline_ms", "3000"),
     ]);
-    mock.go_away();
+    mock.go_down();
     let answer = post_with(
         northbridge.address(),
         PATH,
@@ -202,7 +189,7 @@ fn what_cannot_be_settled_by_the_deadline_is_told_by_the_exit_code() {
 }
 
 #[test]
-fn without_kafka_and_without_pushes_the_end_is_clean() {
+fn a_drain_without_kafka_and_without_pushes_exits_with_0() {
     let northbridge = crate::support::northbridge::Northbridge::start(
         &["ingress"],
         &[

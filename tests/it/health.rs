@@ -1,4 +1,4 @@
-//! `northbridge health`, as a container's health check asks it.
+//! `northbridge health`, as a container's health check runs it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -8,25 +8,27 @@ use std::thread;
 use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
 
-/// Nobody listens there.
-const NO_KAFKA: (&str, &str) = ("kafka.bootstrap_servers", "127.0.0.1:1");
+/// An address that is not listening.
+const UNREACHABLE_KAFKA: (&str, &str) = ("kafka.bootstrap_servers", "127.0.0.1:1");
 
 #[test]
-fn a_process_without_kafka_is_live_and_not_ready_and_the_line_says_why() {
-    let northbridge = Northbridge::start(&["ingress"], &[NO_KAFKA]);
+fn a_process_without_kafka_is_live_but_not_ready_and_says_why() {
+    let northbridge = Northbridge::start(&["ingress"], &[UNREACHABLE_KAFKA]);
     let live = ask(&northbridge, &["health"]);
     assert_eq!((live.status.code(), line(&live)), (Some(0), "live".into()));
     let ready = ask(&northbridge, &["health", "--ready"]);
     assert_eq!(ready.status.code(), Some(1));
-    let said = line(&ready);
+    let report = line(&ready);
     assert!(
-        said.starts_with("not ready: ") && said.contains("kafka: ") && !said.contains("accepting"),
-        "{said}"
+        report.starts_with("not ready: ")
+            && report.contains("kafka: ")
+            && !report.contains("accepting"),
+        "{report}"
     );
 }
 
 #[test]
-fn a_process_that_has_all_it_needs_is_ready() {
+fn a_process_whose_conditions_are_met_is_ready() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let ready = ask(&northbridge, &["health", "--ready"]);
@@ -37,40 +39,58 @@ fn a_process_that_has_all_it_needs_is_ready() {
 }
 
 #[test]
-fn a_server_on_every_address_is_found_over_loopback() {
-    let northbridge = Northbridge::start(&["ingress"], &[NO_KAFKA, ("admin.listen", "0.0.0.0:0")]);
+fn an_admin_listener_on_all_interfaces_is_queried_over_loopback() {
+    let northbridge = Northbridge::start(
+        &["ingress"],
+        &[UNREACHABLE_KAFKA, ("admin.listen", "0.0.0.0:0")],
+    );
     let port = northbridge.admin_address().port();
     let output = run(&["health"], &[("admin.listen", &format!("0.0.0.0:{port}"))]);
     assert_eq!(output.status.code(), Some(0), "{}", line(&output));
 }
 
+/// A health check of a container has the variables of the process, not its files.
 #[test]
-fn nobody_there_is_unhealthy() {
+fn settings_that_need_others_do_not_matter() {
+    let northbridge = Northbridge::start(&["ingress"], &[UNREACHABLE_KAFKA]);
+    let address = northbridge.admin_address().to_string();
+    let output = run(
+        &["health"],
+        &[
+            ("admin.listen", &address),
+            ("kafka.options.sasl.password", "s3cret"),
+        ],
+    );
+    assert_eq!(line(&output), "live", "{output:?}");
+}
+
+#[test]
+fn an_address_that_is_not_listening_is_unhealthy() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let output = run(&["health"], &[("admin.listen", &address)]);
     assert_eq!(output.status.code(), Some(1));
-    let said = line(&output);
-    assert!(said.contains(&address), "{said}");
+    let report = line(&output);
+    assert!(report.contains(&address), "{report}");
 }
 
 #[test]
-fn a_process_that_does_not_answer_is_unhealthy() {
+fn a_process_that_does_not_respond_is_unhealthy() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let output = run(&["health"], &[("admin.listen", &address)]);
     assert_eq!(output.status.code(), Some(1));
-    let said = line(&output);
+    let report = line(&output);
     assert!(
-        said.contains("no answer") && said.contains(&address),
-        "{said}"
+        report.contains("no answer") && report.contains(&address),
+        "{report}"
     );
 }
 
 #[test]
-fn an_answer_that_is_none_of_northbridge_is_unhealthy() {
-    for (answer, says) in [
+fn an_unexpected_response_is_unhealthy() {
+    for (answer, expected) in [
         ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "404"),
         ("SSH-2.0-OpenSSH_9.2\r\n", "no HTTP"),
     ] {
@@ -83,26 +103,26 @@ fn an_answer_that_is_none_of_northbridge_is_unhealthy() {
         });
         let output = run(&["health"], &[("admin.listen", &address)]);
         assert_eq!(output.status.code(), Some(1), "{answer}");
-        let said = line(&output);
-        assert!(said.contains(says), "{said}");
+        let report = line(&output);
+        assert!(report.contains(expected), "{report}");
         serving.join().unwrap();
     }
 }
 
 #[test]
-fn a_port_that_cannot_be_known_is_wrong_configuration() {
+fn an_ephemeral_admin_port_is_a_configuration_error() {
     let output = run(&["health"], &[("admin.listen", "127.0.0.1:0")]);
     assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("admin.listen"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("admin.listen"), "{stderr}");
 }
 
 fn ask(northbridge: &Northbridge, command: &[&str]) -> Output {
     let address = northbridge.admin_address().to_string();
-    run(command, &[("admin.listen", &address), NO_KAFKA])
+    run(command, &[("admin.listen", &address), UNREACHABLE_KAFKA])
 }
 
-/// The output, which must be one line.
+/// The standard output, which must be a single line.
 fn line(output: &Output) -> String {
     let printed = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(printed.lines().count(), 1, "{printed}");

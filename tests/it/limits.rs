@@ -1,4 +1,5 @@
-//! What one client may cost: time, heads, connections, streams.
+//! Limits on what one client can cost: time, head size, connections, streams,
+//! memory.
 
 use std::net::TcpStream;
 
@@ -11,7 +12,7 @@ use crate::support::northbridge::Northbridge;
 const PATH: &str = "/notifications";
 
 #[test]
-fn a_connection_whose_head_does_not_come_is_closed() {
+fn a_connection_without_a_complete_head_times_out() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.header_timeout_ms", "300")]);
     for start in ["", "POST", "POST /notifications HTTP/1.1\r\nhost: x\r\n"] {
@@ -25,7 +26,7 @@ fn a_connection_whose_head_does_not_come_is_closed() {
 }
 
 #[test]
-fn a_slow_second_head_is_no_longer_than_the_first() {
+fn the_head_timeout_applies_to_every_request_of_a_connection() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.header_timeout_ms", "300")]);
     let mut connection = RawConnection::open(northbridge.address());
@@ -38,7 +39,7 @@ fn a_slow_second_head_is_no_longer_than_the_first() {
 }
 
 #[test]
-fn a_head_above_its_limit_is_answered_431() {
+fn a_head_above_the_size_limit_is_answered_431() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.max_head_bytes", "8192")]);
     let long = "x".repeat(10_000);
@@ -49,7 +50,7 @@ fn a_head_above_its_limit_is_answered_431() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
+fn an_idle_connection_is_closed_and_an_active_one_is_kept() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.keep_alive_timeout_ms", "1000")]);
     let mut idle = RawConnection::open(northbridge.address());
@@ -57,7 +58,7 @@ fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
     push(&mut idle);
     push(&mut used);
     let closed = "northbridge_connections_closed_total";
-    eventually("the idle one is closed", || {
+    eventually("the idle connection is closed", || {
         push(&mut used);
         let idle = northbridge.metric(closed, &[r#"reason="keep-alive""#]);
         (idle > 0.0).then_some(())
@@ -67,7 +68,7 @@ fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
 }
 
 #[test]
-fn connections_above_their_limit_wait_for_others_to_end() {
+fn connections_above_the_limit_wait_for_a_free_slot() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("limits.max_connections", "2")]);
     let mut first = RawConnection::open(northbridge.address());
@@ -76,7 +77,7 @@ fn connections_above_their_limit_wait_for_others_to_end() {
     push(&mut second);
     let mut third = RawConnection::open(northbridge.address());
     third.write_post(PATH, &[], message_confirm("third", "d", "sent"));
-    // Those that are in are served, before and after; the third is not received meanwhile.
+    // The first two stay served; the third's push is not received in the meantime.
     push(&mut first);
     push(&mut second);
     northbridge.wait_for_metric("northbridge_pushes_received_total", &[], 4.0);
@@ -86,17 +87,17 @@ fn connections_above_their_limit_wait_for_others_to_end() {
 }
 
 #[test]
-fn http_2_tells_how_many_streams_it_takes() {
+fn http_2_announces_its_maximum_concurrent_streams() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.http2_max_streams", "4")]);
     let mut connection = RawConnection::open(northbridge.address());
-    // RFC 9113: the preface (3.4), then an empty SETTINGS frame (6.5).
+    // RFC 9113: the preface (section 3.4), then an empty SETTINGS frame (6.5).
     connection.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     connection.write([0, 0, 0, 4, 0, 0, 0, 0, 0]);
     let head = connection.read_bytes(9);
     assert_eq!(head[3], 4, "the first frame is SETTINGS");
     let settings = connection.read_bytes(usize::from(head[2]));
-    // SETTINGS_MAX_CONCURRENT_STREAMS is 3 (6.5.2).
+    // SETTINGS_MAX_CONCURRENT_STREAMS has the identifier 3 (section 6.5.2).
     let expected = [0, 3, 0, 0, 0, 4];
     assert!(
         settings.chunks(6).any(|setting| setting == expected),
@@ -104,9 +105,10 @@ fn http_2_tells_how_many_streams_it_takes() {
     );
 }
 
-/// As many as the hard limit of open files allows, which both processes share.
+/// Opens as many connections as the hard limit of open files allows; the limit
+/// applies to this process and to the program alike.
 #[test]
-fn tens_of_thousands_of_idle_connections_keep_no_push_from_being_answered() {
+fn tens_of_thousands_of_idle_connections_do_not_block_pushes() {
     const OTHER_FILES: u64 = 1_000;
     const BYTES_EACH: f64 = 15_000.0;
     let mock = Mock::start();
@@ -114,7 +116,7 @@ fn tens_of_thousands_of_idle_connections_keep_no_push_from_being_answered() {
     let many = u32::try_from(files.min(21_000) - OTHER_FILES).unwrap();
     assert!(
         many >= 10_000,
-        "{files} open files are too few (ulimit -Hn)"
+        "a limit of {files} open files is too low (ulimit -Hn)"
     );
     let northbridge = mock.ready_ingress(&[
         ("http.header_timeout_ms", "60000"),
@@ -140,7 +142,7 @@ fn tens_of_thousands_of_idle_connections_keep_no_push_from_being_answered() {
 }
 
 #[test]
-fn bytes_in_flight_are_bounded_and_their_room_comes_back() {
+fn bytes_in_flight_are_bounded_and_released() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("http.max_body_bytes", "100000"),
@@ -151,7 +153,7 @@ fn bytes_in_flight_are_bounded_and_their_room_comes_back() {
     slow.write(post_head(PATH, &[], 90_000));
     slow.write(vec![b' '; 80_000]);
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
-    eventually("its room is taken", || {
+    eventually("the slow push's bytes are counted", || {
         let held = northbridge.metric("northbridge_in_flight_bytes", &[]);
         (held >= 80_000.0).then_some(())
     });
@@ -169,7 +171,7 @@ fn bytes_in_flight_are_bounded_and_their_room_comes_back() {
 }
 
 #[test]
-fn without_room_for_another_push_the_administration_still_answers() {
+fn the_administration_port_answers_at_the_connection_limit() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("limits.max_connections", "1")]);
     let _only = RawConnection::open(northbridge.address());

@@ -1,17 +1,14 @@
-//! Tests of the program without a Kafka of its own process, and of what the test
-//! support is made of.
+//! Tests of the built program over librdkafka's mock cluster or without any
+//! Kafka, and of the test support itself.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test whose surroundings fail can only panic, and clippy sees tests by their attribute alone"
+    reason = "a test whose environment fails can only panic, and clippy exempts only functions marked as tests"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
-
-#[path = "../support/certificates.rs"]
-mod certificates;
 
 use std::io::Write;
 
@@ -22,23 +19,26 @@ mod acknowledgement;
 mod addresses;
 mod answers;
 mod auth;
-mod books;
-mod clients;
 mod command_line;
+mod config_check;
 mod dev;
 mod documents;
 mod drain;
 mod health;
+mod kafka_failures;
 mod limits;
+mod metrics;
+mod printing;
+mod producer_restart;
+mod protected_listener;
 mod protocols;
-mod pushes;
 mod readiness;
 mod records;
 mod simulate;
-mod survival;
+mod test_support;
 mod tls;
 
-/// One member of RFC 1952.
+/// Compresses to a single gzip member (RFC 1952).
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! The versions of HTTP on the one port, and what each can do with a push.
+//! The HTTP versions on the push port, and the ways each can deliver a push.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PATH: &str = "/notifications";
 const TOPIC: &str = "iot.command-status";
 
 #[test]
-fn http_1_0_closes_after_the_answer_unless_asked_to_stay() {
+fn http_1_0_closes_after_the_answer_unless_keep_alive_is_requested() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");
@@ -35,7 +35,7 @@ fn http_1_0_closes_after_the_answer_unless_asked_to_stay() {
 }
 
 #[test]
-fn a_connection_is_kept_over_answers_of_every_kind() {
+fn a_connection_is_kept_alive_after_any_status() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let mut connection = RawConnection::open(northbridge.address());
@@ -52,7 +52,7 @@ fn a_connection_is_kept_over_answers_of_every_kind() {
 }
 
 #[test]
-fn pipelined_pushes_are_answered_in_their_order() {
+fn pipelined_pushes_are_answered_in_order() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let mut pipeline = String::new();
@@ -74,7 +74,7 @@ fn pipelined_pushes_are_answered_in_their_order() {
 }
 
 #[test]
-fn a_body_in_chunks_is_stored_in_one_piece() {
+fn a_chunked_body_is_stored_without_its_transfer_coding() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");
@@ -90,7 +90,7 @@ fn a_body_in_chunks_is_stored_in_one_piece() {
 }
 
 #[test]
-fn a_head_and_a_body_in_single_bytes_are_a_push_like_any() {
+fn a_push_that_arrives_byte_by_byte_is_stored() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");
@@ -103,7 +103,7 @@ fn a_head_and_a_body_in_single_bytes_are_a_push_like_any() {
 }
 
 #[test]
-fn a_client_that_waits_to_be_told_so_is_told_to_continue() {
+fn expect_100_continue_is_answered_100() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r", "d", "sent");
@@ -116,7 +116,7 @@ fn a_client_that_waits_to_be_told_so_is_told_to_continue() {
 }
 
 #[test]
-fn a_client_that_waits_to_be_told_so_is_not_told_to_send_what_is_refused() {
+fn expect_100_continue_is_answered_with_the_rejection_if_there_is_one() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let brotli = ("content-encoding", "br");
@@ -133,10 +133,10 @@ fn a_client_that_waits_to_be_told_so_is_not_told_to_send_what_is_refused() {
 }
 
 #[tokio::test]
-async fn http_2_carries_many_pushes_at_once_on_one_connection() {
+async fn http_2_carries_concurrent_pushes_on_one_connection() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.round_trip(Duration::from_millis(1500));
+    mock.set_round_trip(Duration::from_millis(1500));
     let connection = Connection::open(northbridge.address(), Version::Http2).await;
     let Ok(Connection::Http2(sender)) = connection else {
         panic!("{connection:?}")
@@ -149,19 +149,19 @@ async fn http_2_carries_many_pushes_at_once_on_one_connection() {
         let mut sender = sender.clone();
         pushes.spawn(async move { sender.send_request(request).await.unwrap().status() });
     }
-    let seen = tokio::task::spawn_blocking(move || {
+    let all_in_flight = tokio::task::spawn_blocking(move || {
         northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 20.0);
         northbridge
     });
-    let _northbridge = seen.await.unwrap();
+    let _northbridge = all_in_flight.await.unwrap();
     let answers: BTreeSet<_> = pushes.join_all().await.into_iter().collect();
     assert_eq!(answers, BTreeSet::from([hyper::StatusCode::OK]));
-    mock.round_trip(Duration::ZERO);
+    mock.set_round_trip(Duration::ZERO);
     assert_eq!(mock.records(TOPIC).len(), 20);
 }
 
 #[tokio::test]
-async fn http_2_has_the_same_refusals() {
+async fn http_2_rejects_with_the_same_statuses() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("http.max_body_bytes", "1000")]);
     let mut connection = Connection::open(northbridge.address(), Version::Http2)

@@ -1,4 +1,4 @@
-//! Ready or not, and why; live in any case.
+//! Readiness and its reasons, with and without Kafka; liveness in any case.
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
@@ -11,23 +11,23 @@ use crate::support::northbridge::Northbridge;
 
 const PATH: &str = "/notifications";
 
-/// An answer deadline of a second.
-const QUICK: [(&str, &str); 3] = [
+/// Settings for an answer deadline of one second.
+const SHORT_DEADLINE: [(&str, &str); 3] = [
     ("http.answer_deadline_ms", "1000"),
     ("http.body_timeout_ms", "500"),
     ("limits.admission_timeout_ms", "100"),
 ];
 
 #[test]
-fn without_kafka_it_is_live_and_not_ready_and_says_so_once() {
+fn without_kafka_it_is_live_but_not_ready_and_warns_once() {
     let mock = Mock::start();
-    mock.go_away();
-    let northbridge = mock.ingress(&QUICK);
-    let silent = "Kafka does not answer; pushes wait for it, and are refused after a while";
+    mock.go_down();
+    let northbridge = mock.ingress(&SHORT_DEADLINE);
+    let silent = "Kafka is unreachable; pushes wait until their deadline, then get 503";
     northbridge.wait_for_message(silent);
     northbridge.wait_for_metric("northbridge_ready", &[r#"condition="kafka""#], 0.0);
     let outage = "northbridge_kafka_outage_seconds";
-    eventually("the outage is older than several questions", || {
+    eventually("the outage has outlasted several checks", || {
         (northbridge.metric(outage, &[]) > 4.0).then_some(())
     });
     assert_eq!(
@@ -35,17 +35,17 @@ fn without_kafka_it_is_live_and_not_ready_and_says_so_once() {
         200
     );
     assert!(!northbridge.is_ready());
-    let said = northbridge.log();
-    assert_eq!(said.iter().filter(|line| line.contains(silent)).count(), 1);
+    let log = northbridge.log();
+    assert_eq!(log.iter().filter(|line| line.contains(silent)).count(), 1);
 
     mock.come_back();
-    northbridge.ready();
-    northbridge.wait_for_message("Kafka answers again");
+    northbridge.wait_until_ready();
+    northbridge.wait_for_message("Kafka is reachable again");
     assert_eq!(push(&northbridge), 200);
 }
 
 #[test]
-fn each_condition_is_named_with_since_when_and_why() {
+fn every_readiness_condition_has_a_time_and_a_reason() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let report = conditions(&northbridge);
@@ -68,7 +68,7 @@ fn each_condition_is_named_with_since_when_and_why() {
 }
 
 #[test]
-fn a_cluster_that_does_not_show_its_topics_settings_is_warned_of_once_and_is_no_obstacle() {
+fn unreadable_topic_settings_cause_one_warning_and_do_not_block_readiness() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let warned = northbridge.wait_for_log(|line| line.contains("does not show the settings"));
@@ -84,11 +84,11 @@ fn a_cluster_that_does_not_show_its_topics_settings_is_warned_of_once_and_is_no_
 }
 
 #[test]
-fn a_missing_topic_is_named_until_it_is_there() {
+fn a_missing_topic_is_named_until_it_is_created() {
     let mock = Mock::without_topics();
     let missing = "iot.dead-letter";
     for topic in TOPICS.into_iter().filter(|topic| *topic != missing) {
-        mock.create(topic);
+        mock.create_topic(topic);
     }
     let northbridge = mock.ingress(&[]);
     eventually("the topic is named", || {
@@ -97,14 +97,14 @@ fn a_missing_topic_is_named_until_it_is_there() {
     });
     assert!(!northbridge.is_ready());
     northbridge.wait_for_log(|line| line.contains("ERROR") && line.contains(missing));
-    // What has its topic is stored meanwhile.
+    // Pushes for the existing topics are stored in the meantime.
     assert_eq!(push(&northbridge), 200);
-    mock.create(missing);
-    northbridge.ready();
+    mock.create_topic(missing);
+    northbridge.wait_until_ready();
 }
 
 #[test]
-fn a_push_waits_for_a_topic_that_is_about_to_be_created() {
+fn a_push_waits_for_its_topic_to_be_created() {
     let mock = Mock::without_topics();
     let northbridge = mock.ingress(&[]);
     let address = northbridge.address();
@@ -113,19 +113,17 @@ fn a_push_waits_for_a_topic_that_is_about_to_be_created() {
     });
     northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
     for topic in TOPICS {
-        mock.create(topic);
+        mock.create_topic(topic);
     }
     assert_eq!(pushing.join().unwrap(), 200);
 }
 
 #[test]
-fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_when_it_returns() {
+fn an_outage_longer_than_the_deadline_ends_readiness_until_kafka_returns() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_away();
-    eventually("it is not ready", || {
-        (!northbridge.is_ready()).then_some(())
-    });
+    mock.go_down();
+    northbridge.wait_until_not_ready();
     let outage = northbridge.metric("northbridge_kafka_outage_seconds", &[]);
     assert!(outage >= 13.0, "not ready after {outage} s");
     let kafka = condition(&northbridge, "kafka");
@@ -133,23 +131,23 @@ fn a_kafka_away_for_longer_than_the_deadline_is_refused_at_once_and_taken_back_w
         kafka["why"]
             .as_str()
             .unwrap()
-            .contains("no partition has taken records"),
+            .contains("no partition has accepted records"),
         "{kafka}"
     );
-    // Were it held until the deadline, its outcome would be "unconfirmed".
+    // A push held until its deadline would be counted as "unconfirmed".
     assert_eq!(push(&northbridge), 503);
     northbridge.wait_for_outcome("unavailable", 1);
 
     mock.come_back();
-    northbridge.ready();
+    northbridge.wait_until_ready();
     assert_eq!(push(&northbridge), 200);
 }
 
 #[test]
-fn a_kafka_away_for_less_than_the_deadline_leaves_it_ready() {
+fn an_outage_shorter_than_the_deadline_does_not_end_readiness() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    mock.go_away();
+    mock.go_down();
     let outage = "northbridge_kafka_outage_seconds";
     eventually("the outage is noticed", || {
         (northbridge.metric(outage, &[]) > 1.0).then_some(())
@@ -162,17 +160,15 @@ fn a_kafka_away_for_less_than_the_deadline_leaves_it_ready() {
 }
 
 #[test]
-fn one_partition_that_takes_records_again_ends_an_outage_of_all() {
+fn one_available_partition_ends_the_outage() {
     let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&QUICK);
+    let northbridge = mock.ready_ingress(&SHORT_DEADLINE);
     for topic in TOPICS {
-        (0..PARTITIONS).for_each(|partition| mock.lead(topic, partition, None));
+        (0..PARTITIONS).for_each(|partition| mock.set_leader(topic, partition, None));
     }
-    eventually("it is not ready", || {
-        (!northbridge.is_ready()).then_some(())
-    });
-    mock.lead(TOPICS[0], 0, Some(1));
-    northbridge.ready();
+    northbridge.wait_until_not_ready();
+    mock.set_leader(TOPICS[0], 0, Some(1));
+    northbridge.wait_until_ready();
     let kafka = condition(&northbridge, "kafka");
     assert!(
         kafka["why"].as_str().unwrap().contains("some partitions"),
@@ -185,7 +181,7 @@ fn a_single_failed_produce_does_not_end_readiness() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
-    mock.fail(RDKafkaApiKey::Produce, &[too_large]);
+    mock.fail_requests(RDKafkaApiKey::Produce, &[too_large]);
     assert_eq!(push(&northbridge), 503);
     assert!(northbridge.is_ready());
     assert_eq!(push(&northbridge), 200);

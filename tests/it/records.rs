@@ -1,26 +1,29 @@
-//! What stands in Kafka for each push: topic, key, headers, and the sender's
-//! bytes.
+//! The record that each push becomes: its topic, key and headers, and the sender's
+//! bytes as its value.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::gzip;
-use crate::support::bodies::{message_confirm, upgrade_result};
+use crate::support::bodies::message_confirm;
 use crate::support::http::post_with;
 use crate::support::mock::{Mock, TOPICS};
 use crate::support::northbridge::Northbridge;
 use crate::support::records::Record;
 
+mod dead_letters;
+mod drift;
+
 const COMMANDS: &str = TOPICS[0];
 const UPGRADES: &str = TOPICS[1];
 const OTHERS: &str = TOPICS[2];
-const DEAD: &str = TOPICS[3];
+const DEAD_LETTERS: &str = TOPICS[3];
 
-/// The device in the bodies of `tests/bodies`.
+/// The device ID in the bodies of `tests/bodies`.
 const DEVICE: &str = "d4922d8a-6c8e-4396-852c-164aefa6638f";
 
-/// Each body of `tests/bodies`: its topic, its key, and what it is about.
+/// Each body of `tests/bodies`: its name, topic, key and `ce_subject`.
 const BODIES: &[(&str, &str, &str, Option<&str>)] = &[
     (
         "messageConfirm",
@@ -58,7 +61,7 @@ const BODIES: &[(&str, &str, &str, Option<&str>)] = &[
 ];
 
 #[test]
-fn every_body_of_the_platform_reaches_its_topic_under_its_key_as_it_came() {
+fn every_platform_body_is_stored_unchanged_in_its_topic_under_its_key() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     for (name, ..) in BODIES {
@@ -75,7 +78,7 @@ fn every_body_of_the_platform_reaches_its_topic_under_its_key_as_it_came() {
             "{name}"
         );
         assert_eq!(record.key.is_some(), !key.is_empty(), "{name}");
-        // The envelope has no name of its own, but those of what is in it.
+        // The type of an envelope is composed of the names inside it.
         let ce_type = if *name == "envelope" {
             "device.message.report"
         } else {
@@ -87,12 +90,12 @@ fn every_body_of_the_platform_reaches_its_topic_under_its_key_as_it_came() {
         northbridge.wait_for_metric("northbridge_pushes_total", &labels, 1.0);
     }
     let drift = northbridge.metric("northbridge_payload_drift_total", &[]);
-    // `requestId` is null in practice where data changed; the page says string.
+    // `requestId` is null in practice where data changed; the page expected string.
     assert!(drift <= 2.0, "{drift}");
 }
 
 #[test]
-fn the_table_above_names_every_body_there_is() {
+fn the_table_lists_every_file_of_tests_bodies() {
     let files: BTreeSet<_> = fs::read_dir(bodies())
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_owned())
@@ -102,7 +105,7 @@ fn the_table_above_names_every_body_there_is() {
 }
 
 #[test]
-fn a_record_carries_the_headers_of_a_cloud_event() {
+fn a_record_carries_cloudevents_headers() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r-1", "d-1", "delivered");
@@ -151,7 +154,7 @@ fn a_record_carries_the_headers_of_a_cloud_event() {
 }
 
 #[test]
-fn the_id_of_an_event_is_equal_exactly_for_repeats() {
+fn only_repeated_pushes_share_an_event_id() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let body = message_confirm("r-1", "d-1", "delivered");
@@ -164,289 +167,20 @@ fn the_id_of_an_event_is_equal_exactly_for_repeats() {
     assert_eq!((stored.len(), ids.len()), (3, 2));
 }
 
-/// A push that differs from the published table, and the fields in which.
-struct Odd {
-    what: &'static str,
-    body: String,
-    topic: &'static str,
-    key: &'static str,
-    drift: &'static [&'static str],
-}
-
 #[test]
-fn an_odd_push_is_stored_in_its_own_topic_and_counted() {
-    let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&[]);
-    let oddities = oddities();
-    for odd in &oddities {
-        assert_stored(&northbridge, odd.body.as_bytes(), odd.what);
-    }
-    let stored = mock.all_records();
-    assert_eq!(stored.len(), oddities.len());
-    for odd in &oddities {
-        let (topic, record) = find(&stored, odd.body.as_bytes());
-        assert_eq!(
-            (topic, record.key_text().as_str()),
-            (odd.topic, odd.key),
-            "{}",
-            odd.what
-        );
-        for field in odd.drift {
-            let label = format!("field=\"{field}\"");
-            let count = northbridge.metric("northbridge_payload_drift_total", &[&label]);
-            assert!(count >= 1.0, "{}: {field}", odd.what);
-        }
-    }
-    let expected: usize = oddities.iter().map(|odd| odd.drift.len()).sum();
-    let expected = f64::from(u32::try_from(expected).unwrap());
-    northbridge.wait_for_metric("northbridge_payload_drift_total", &[], expected);
-}
-
-fn oddities() -> Vec<Odd> {
-    let mut all = odd_fields();
-    all.extend(odd_texts());
-    all
-}
-
-/// Fields of the published tables that are not as published.
-fn odd_fields() -> Vec<Odd> {
-    vec![
-        odd(
-            "nulls where the table says mandatory",
-            confirm("c-null").replace("\"body\":{}", "\"body\":null"),
-            COMMANDS,
-            "c-null",
-            &["body"],
-        ),
-        odd(
-            "a field that is missing",
-            confirm("c-less").replace("\"to\":\"northbound-application\",", ""),
-            COMMANDS,
-            "c-less",
-            &["header.to"],
-        ),
-        odd(
-            "a number where a string should be",
-            upgrade("u-number").replace("\"errorCode\":\"0\"", "\"errorCode\":0"),
-            UPGRADES,
-            "u-number",
-            &["errorCode"],
-        ),
-        odd(
-            "a duration as a number, which another page has",
-            upgrade("u-long").replace(
-                "\"upgradeTime\":\"20151212T121212Z\"",
-                "\"upgradeTime\":183",
-            ),
-            UPGRADES,
-            "u-long",
-            &[],
-        ),
-        odd(
-            "SUCCESSFUL for SUCCESS",
-            upgrade_result("u-drifted", "o", "SUCCESSFUL"),
-            UPGRADES,
-            "u-drifted",
-            &["swUpgradeResult"],
-        ),
-        odd(
-            "a status of its own",
-            message_confirm("c-status", "d", "TIMEOUT"),
-            COMMANDS,
-            "c-status",
-            &["header.status"],
-        ),
-        odd(
-            "milliseconds, as a sibling dialect has them",
-            confirm("c-ms").replace("20151212T121212Z", "20151212T121212.123Z"),
-            COMMANDS,
-            "c-ms",
-            &[],
-        ),
-        odd(
-            "an odd timestamp",
-            confirm("c-time").replace("20151212T121212Z", "yesterday"),
-            COMMANDS,
-            "c-time",
-            &["header.timestamp"],
-        ),
-    ]
-}
-
-/// What no table forbids, and a careless reader would not survive.
-fn odd_texts() -> Vec<Odd> {
-    vec![
-        odd(
-            "a NUL in a string",
-            confirm("c-nul\\u0000"),
-            COMMANDS,
-            "c-nul\0",
-            &[],
-        ),
-        odd(
-            "Chinese keys and unknown fields",
-            confirm("c-中文").replace("\"body\":{}", "\"body\":{\"温度\":21},\"新\":[{}]"),
-            COMMANDS,
-            "c-中文",
-            &[],
-        ),
-        odd(
-            "integers beyond 2^53",
-            confirm("c-large").replace("\"body\":{}", "\"body\":{\"n\":9007199254740993}"),
-            COMMANDS,
-            "c-large",
-            &[],
-        ),
-        odd(
-            "another order of keys, and white space",
-            " {\"header\": {\"timestamp\":\"20151212T121212Z\",\"status\":\"sent\",\"to\":\"a\",\
-             \"from\":\"/devices/d\",\"requestId\":\"c-order\"},\r\n\"body\":{},\
-             \"notifyType\":\"messageConfirm\"}\n"
-                .to_owned(),
-            COMMANDS,
-            "c-order",
-            &[],
-        ),
-        odd(
-            "a type that nobody has heard of",
-            "{\"notifyType\":\"deviceTeleported\",\"deviceId\":\"d-new\"}".to_owned(),
-            OTHERS,
-            "d-new",
-            &[],
-        ),
-    ]
-}
-
-fn odd(
-    what: &'static str,
-    body: String,
-    topic: &'static str,
-    key: &'static str,
-    drift: &'static [&'static str],
-) -> Odd {
-    Odd {
-        what,
-        body,
-        topic,
-        key,
-        drift,
-    }
-}
-
-fn confirm(request: &str) -> String {
-    message_confirm(request, "d", "delivered")
-}
-
-fn upgrade(device: &str) -> String {
-    upgrade_result(device, "o", "SUCCESS")
-}
-
-/// A push that cannot be keyed: why, and the key as far as known.
-const UNREADABLE: &[(&[u8], &str, &str)] = &[
-    (b"not JSON", "not-json", ""),
-    (b"{\"notifyType\":\"messageConfirm\"", "not-json", ""),
-    (b"[]", "not-an-object", ""),
-    (b"null", "not-an-object", ""),
-    (b"{\"a\":\"\xff\"}", "not-utf8", ""),
-    (b"{}", "unknown-shape", ""),
-    (b"{\"x\":1,\"deviceId\":\"d-9\"}", "unknown-shape", "d-9"),
-    (b"{\"notifyType\":\"messageConfirm\",\"header\":{}}", "id-missing", ""),
-    (
-        b"{\"notifyType\":\"messageConfirm\",\"header\":{\"requestId\":null,\"from\":\"/devices/d-1\"}}",
-        "id-missing",
-        "d-1",
-    ),
-    (
-        b"{\"notifyType\":\"messageConfirm\",\"header\":{\"requestId\":7,\"from\":\"/devices/d-2\"}}",
-        "id-not-a-string",
-        "d-2",
-    ),
-    (b"{\"notifyType\":\"swUpgradeResultNotify\",\"deviceId\":\"\"}", "id-empty", ""),
-];
-
-#[test]
-fn what_cannot_be_keyed_is_answered_200_and_is_in_the_dead_letter_topic() {
-    let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&[]);
-    for (body, reason, _) in UNREADABLE {
-        assert_stored(&northbridge, body, reason);
-    }
-    let stored = mock.all_records();
-    assert_eq!(stored.len(), UNREADABLE.len());
-    for (body, reason, key) in UNREADABLE {
-        let shown = String::from_utf8_lossy(body);
-        let (topic, record) = find(&stored, body);
-        assert_eq!(topic, DEAD, "{shown}");
-        assert_eq!(
-            record.header("northbridge-reason"),
-            Some(*reason),
-            "{shown}"
-        );
-        let detail = record.header("northbridge-detail").expect("a detail");
-        assert!(!detail.is_empty() && detail.len() <= 512, "{detail}");
-        assert_eq!(record.key_text(), *key, "{shown}");
-    }
-    let count = u32::try_from(UNREADABLE.len()).unwrap();
-    northbridge.wait_for_outcome("dead_lettered", count);
-    northbridge.wait_for_metric("northbridge_dead_letters_total", &[], count.into());
-    northbridge.wait_for_metric(
-        "northbridge_dead_letters_total",
-        &[r#"reason="not-json""#],
-        2.0,
-    );
-}
-
-#[test]
-fn an_id_beyond_256_bytes_is_a_dead_letter_and_one_of_256_is_not() {
-    let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&[]);
-    for length in [256, 257] {
-        let body = upgrade_result(&"d".repeat(length), "o", "SUCCESS");
-        assert_stored(&northbridge, body.as_bytes(), "a long id");
-    }
-    assert_eq!(only(mock.records(UPGRADES)).key_text().len(), 256);
-    assert_eq!(
-        only(mock.records(DEAD)).header("northbridge-reason"),
-        Some("id-too-long")
-    );
-}
-
-#[test]
-fn under_strict_validation_what_breaks_a_published_table_is_a_dead_letter() {
-    let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&[("http.validation", "strict")]);
-    let odd = upgrade_result("d-1", "o", "SUCCESSFUL");
-    assert_stored(&northbridge, odd.as_bytes(), "an odd one");
-    assert_stored(
-        &northbridge,
-        &body("swUpgradeResultNotify"),
-        "a published one",
-    );
-    let dead = only(mock.records(DEAD));
-    assert_eq!(dead.header("northbridge-reason"), Some("field-table"));
-    assert!(
-        dead.header("northbridge-detail")
-            .unwrap()
-            .contains("swUpgradeResult")
-    );
-    assert_eq!((dead.key_text().as_str(), dead.value_text()), ("d-1", odd));
-    only(mock.records(UPGRADES));
-}
-
-#[test]
-fn commands_can_be_keyed_by_their_device() {
+fn commands_can_be_keyed_by_device_id() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[("topics.command_status.key", "device-id")]);
     assert_stored(&northbridge, &body("messageConfirm"), "a command");
     let no_device = message_confirm("r-1", "", "sent");
     assert_stored(&northbridge, no_device.as_bytes(), "one without a device");
     assert_eq!(only(mock.records(COMMANDS)).key_text(), DEVICE);
-    let dead = only(mock.records(DEAD));
+    let dead = only(mock.records(DEAD_LETTERS));
     assert_eq!(dead.key_text(), "r-1");
 }
 
 #[test]
-fn topics_have_the_names_that_are_configured() {
+fn records_go_to_the_configured_topic_names() {
     let mock = Mock::start();
     let settings = [
         ("topics.prefix", "site-1."),
@@ -454,7 +188,7 @@ fn topics_have_the_names_that_are_configured() {
     ];
     let names = ["commands", "upgrade-result", "notifications", "dead-letter"];
     for name in names {
-        mock.create(&format!("site-1.{name}"));
+        mock.create_topic(&format!("site-1.{name}"));
     }
     let northbridge = mock.ready_ingress(&settings);
     assert_stored(&northbridge, &body("messageConfirm"), "a command");
@@ -462,7 +196,7 @@ fn topics_have_the_names_that_are_configured() {
 }
 
 #[test]
-fn equal_keys_are_in_one_partition_in_the_order_of_their_answers() {
+fn records_with_equal_keys_keep_their_order_in_one_partition() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let bodies: Vec<_> = ["sent", "delivered", "executed"]
@@ -482,7 +216,7 @@ fn equal_keys_are_in_one_partition_in_the_order_of_their_answers() {
 }
 
 #[test]
-fn a_compressed_push_is_stored_as_it_was_before_compression() {
+fn a_compressed_push_is_stored_decompressed() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let plain = body("messageConfirm");
@@ -510,28 +244,6 @@ fn a_compressed_push_is_stored_as_it_was_before_compression() {
     );
 }
 
-#[test]
-fn a_push_whose_compression_is_corrupt_is_a_dead_letter_as_it_came() {
-    let mock = Mock::start();
-    let northbridge = mock.ready_ingress(&[]);
-    let mut cut = gzip(&body("messageConfirm"));
-    cut.truncate(cut.len() - 9);
-    for body in [&cut[..], b"{\"notifyType\":\"x\"}"] {
-        let headers = [("content-encoding", "gzip")];
-        let answer = post_with(northbridge.address(), "/notifications", &headers, body);
-        assert_eq!(answer.status, 200);
-    }
-    let dead = mock.records(DEAD);
-    assert_eq!(dead.len(), 2);
-    assert!(
-        dead.iter()
-            .any(|record| record.value.as_ref() == Some(&cut))
-    );
-    for record in dead {
-        assert_eq!(record.header("northbridge-reason"), Some("not-gzip"));
-    }
-}
-
 fn bodies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bodies")
 }
@@ -545,7 +257,7 @@ fn assert_stored(northbridge: &Northbridge, body: &[u8], what: &str) {
     assert_eq!(answer.status, 200, "{what}");
 }
 
-/// The one record with this value.
+/// The only record with this value.
 fn find<'a>(stored: &'a [(&'static str, Record)], value: &[u8]) -> (&'static str, &'a Record) {
     let mut found = stored
         .iter()

@@ -1,5 +1,5 @@
-//! `northbridge simulate` against the real ingress; below, against listeners
-//! that break the promise in ways that its proofs must find.
+//! `northbridge simulate` against the real ingress. The submodules run it against
+//! listeners that break the guarantees in ways that its verification must detect.
 
 use std::net::TcpListener;
 
@@ -7,33 +7,33 @@ use chrono::{TimeDelta, Utc};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::certificates::Certificates;
-use crate::pushes::{PATH, tls_ingress};
+use crate::protected_listener::{PATH, tls_ingress};
+use crate::support::certificates::Certificates;
 use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
 
+mod goaway;
 mod listener;
-mod retiring;
 mod states;
 mod stored;
 
-use retiring::Retiring;
+use goaway::GoawayListener;
 
-/// Always the same pushes.
+/// Runs with a fixed seed, so with the same pushes each time.
 fn simulate(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
-    simulate_any(url, &[&["--seed", "1"], flags].concat())
+    run_simulate(url, &[&["--seed", "1"], flags].concat())
 }
 
-fn simulate_any(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
+fn run_simulate(url: &str, flags: &[&str]) -> (Option<i32>, Value) {
     let mut arguments = vec!["simulate", url, "--json", "--rate", "500"];
     arguments.extend(flags);
     let output = run(&arguments, &[]);
-    let outcome = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output.status.code(), outcome)
+    let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), summary)
 }
 
 #[test]
-fn every_push_that_the_ingress_answered_200_is_proved_to_be_stored() {
+fn every_push_answered_200_is_verified_to_be_stored() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = format!("http://{}/notifications", northbridge.address());
@@ -41,16 +41,16 @@ fn every_push_that_the_ingress_answered_200_is_proved_to_be_stored() {
         let bootstrap = mock.bootstrap();
         let mut flags = vec!["--count", "500", "--oddities", "20", "--verify", &bootstrap];
         flags.extend(protocol);
-        let (code, outcome) = simulate(&url, &flags);
-        assert_eq!(code, Some(0), "{outcome}");
-        assert_eq!(outcome["answers"]["200"], 500);
-        assert_eq!(outcome["verification"]["stored"], 500);
-        assert_eq!(outcome["verification"]["others"], 0);
+        let (code, summary) = simulate(&url, &flags);
+        assert_eq!(code, Some(0), "{summary}");
+        assert_eq!(summary["answers"]["200"], 500);
+        assert_eq!(summary["verification"]["stored"], 500);
+        assert_eq!(summary["verification"]["others"], 0);
     }
 }
 
 #[test]
-fn ten_failures_in_a_row_blacklist_the_host_and_the_rest_waits() {
+fn ten_consecutive_failures_blacklist_the_host_and_the_rest_is_backlogged() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = format!("http://{}/another-path", northbridge.address());
@@ -64,32 +64,32 @@ fn ten_failures_in_a_row_blacklist_the_host_and_the_rest_waits() {
         "--probe-interval",
         "1s",
     ];
-    let (code, outcome) = simulate(&url, &flags);
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["blacklistings"], 1);
-    assert_eq!(outcome["probes"], 1);
-    let lost = outcome["lostByPolicy"].as_u64().unwrap();
-    assert!(lost >= 10, "{outcome}");
-    assert_eq!(outcome["backlogAtEnd"].as_u64().unwrap() + lost, 50);
+    let (code, summary) = simulate(&url, &flags);
+    assert_eq!(code, Some(0), "{summary}");
+    assert_eq!(summary["blacklistings"], 1);
+    assert_eq!(summary["probes"], 1);
+    let lost = summary["lostByPolicy"].as_u64().unwrap();
+    assert!(lost >= 10, "{summary}");
+    assert_eq!(summary["backlogAtEnd"].as_u64().unwrap() + lost, 50);
 }
 
 #[test]
-fn pushes_go_over_tls_of_both_protocols_to_a_certificate_of_the_given_authority_or_any() {
+fn pushes_are_sent_over_tls_with_a_given_ca_or_without_verification() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let url = url(&northbridge, "https", PATH);
     let ca = certificates.ca_file().display().to_string();
     for trust in [&["--ca", &ca][..], &["--insecure"]] {
         for protocol in [&[][..], &["--http2"], &["--sni"]] {
-            let (code, outcome) = simulate(&url, &[&["--count", "20"], trust, protocol].concat());
-            assert_eq!(code, Some(0), "{outcome}");
-            assert_eq!(outcome["answers"]["200"], 20, "{trust:?} {protocol:?}");
+            let (code, summary) = simulate(&url, &[&["--count", "20"], trust, protocol].concat());
+            assert_eq!(code, Some(0), "{summary}");
+            assert_eq!(summary["answers"]["200"], 20, "{trust:?} {protocol:?}");
         }
     }
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_not_taken() {
+fn a_certificate_of_another_ca_is_not_trusted() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let others = Certificates::new();
@@ -98,10 +98,10 @@ fn a_certificate_of_another_authority_is_not_taken() {
         let url = url(&northbridge, "https", PATH);
         let own = ["simulate", url.as_str(), "--json", "--count", "20"];
         let output = run(&[&own[..], trust].concat(), &[]);
-        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(outcome["answers"]["no-connection"], 20, "{trust:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("TLS: invalid peer certificate"), "{said}");
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(summary["answers"]["no-connection"], 20, "{trust:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("TLS: invalid peer certificate"), "{stderr}");
     }
 }
 
@@ -120,18 +120,18 @@ fn basic_credentials_and_tokens_are_sent() {
     let with_token = url(&northbridge, "http", "/notifications?token=s3cret");
     for protocol in [&[][..], &["--http2"]] {
         let flags = [&["--count", "20"], &credentials[..], protocol].concat();
-        let (_, outcome) = simulate(&with_token, &flags);
-        assert_eq!(outcome["answers"]["200"], 20, "{outcome}");
+        let (_, summary) = simulate(&with_token, &flags);
+        assert_eq!(summary["answers"]["200"], 20, "{summary}");
         let without_token = url(&northbridge, "http", PATH);
-        let (_, outcome) = simulate(&without_token, &flags);
-        assert_eq!(outcome["answers"]["401"], 20, "{outcome}");
+        let (_, summary) = simulate(&without_token, &flags);
+        assert_eq!(summary["answers"]["401"], 20, "{summary}");
     }
-    let (_, outcome) = simulate(&with_token, &["--count", "20"]);
-    assert_eq!(outcome["answers"]["401"], 20, "{outcome}");
+    let (_, summary) = simulate(&with_token, &["--count", "20"]);
+    assert_eq!(summary["answers"]["401"], 20, "{summary}");
 }
 
 #[test]
-fn a_token_in_the_url_is_told_nowhere() {
+fn a_token_in_the_url_is_never_printed() {
     let page = tempfile::NamedTempFile::new().unwrap();
     let (mock, file) = (Mock::start(), page.path().display().to_string());
     let northbridge = mock.ready_ingress(&[]);
@@ -142,16 +142,16 @@ fn a_token_in_the_url_is_told_nowhere() {
         format!("ftp://127.0.0.1:1{path}"),
     ] {
         let output = run(&["simulate", &url, "--count", "5", "--report", &file], &[]);
-        let said = [output.stdout, output.stderr, std::fs::read(&page).unwrap()].concat();
-        assert!(!String::from_utf8_lossy(&said).contains("s3cret"));
+        let printed = [output.stdout, output.stderr, std::fs::read(&page).unwrap()].concat();
+        assert!(!String::from_utf8_lossy(&printed).contains("s3cret"));
     }
 }
 
 #[test]
-fn the_report_is_a_page_with_the_marks_of_the_run() {
+fn the_report_shows_the_annotations_of_the_run() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name).display().to_string();
-    let (page, marks) = (file("report.html"), file("marks"));
+    let (page, annotations) = (file("report.html"), file("annotations"));
     let now = Utc::now();
     let before = (now - TimeDelta::hours(1)).to_rfc3339() + " before\n";
     let meanwhile = (0..120).map(|seconds| {
@@ -159,11 +159,18 @@ fn the_report_is_a_page_with_the_marks_of_the_run() {
         at.to_rfc3339() + " broker <1> is killed\n"
     });
     let noted = before + &meanwhile.collect::<String>();
-    std::fs::write(&marks, noted).unwrap();
+    std::fs::write(&annotations, noted).unwrap();
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = url(&northbridge, "http", PATH);
-    let flags = ["--count", "1500", "--report", &page, "--marks", &marks];
+    let flags = [
+        "--count",
+        "1500",
+        "--report",
+        &page,
+        "--annotations",
+        &annotations,
+    ];
     assert_eq!(simulate(&url, &flags).0, Some(0));
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.starts_with("<!doctype html>"), "{page}");
@@ -172,7 +179,7 @@ fn the_report_is_a_page_with_the_marks_of_the_run() {
 }
 
 #[test]
-fn a_page_needs_no_marks() {
+fn a_report_is_written_without_annotations() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("report.html").display().to_string();
     let mock = Mock::start();
@@ -183,12 +190,12 @@ fn a_page_needs_no_marks() {
         "5",
         "--report",
         &page,
-        "--marks",
-        "/nowhere/marks",
+        "--annotations",
+        "/nowhere/annotations",
     ];
     let output = run(&[&["simulate", url.as_str()], &flags[..]].concat(), &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--marks /nowhere/marks"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--annotations /nowhere/annotations"));
     assert!(
         std::fs::read_to_string(page)
             .unwrap()
@@ -197,16 +204,16 @@ fn a_page_needs_no_marks() {
 }
 
 #[test]
-fn no_push_is_lost_to_connections_that_are_retired_in_order() {
-    let listener = Retiring::after(3);
+fn no_push_is_lost_when_connections_are_closed_by_goaway() {
+    let listener = GoawayListener::after(3);
     let url = format!("http://{}/", listener.address());
-    let (code, outcome) = simulate_any(&url, &["--http2", "--count", "2000"]);
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["answers"]["200"], 2_000, "{outcome}");
+    let (code, summary) = run_simulate(&url, &["--http2", "--count", "2000"]);
+    assert_eq!(code, Some(0), "{summary}");
+    assert_eq!(summary["answers"]["200"], 2_000, "{summary}");
 }
 
 #[test]
-fn wrong_flags_are_exit_code_64_before_anything_is_pushed() {
+fn wrong_flags_exit_with_64_before_anything_is_pushed() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = url(&northbridge, "http", PATH);
@@ -222,29 +229,32 @@ fn wrong_flags_are_exit_code_64_before_anything_is_pushed() {
         &["--verify-state"],
         &["--catch-up", "5s"],
         &["--topics-prefix", "x."],
-        &["--marks", "marks"],
+        &["--annotations", "annotations"],
         &["--report", "/nowhere/report.html"],
         &["--user", "platform", "--password-file", "/nowhere/password"],
         &["--verify", ""],
     ];
     for flags in rows {
         let output = run(&[&["simulate", url.as_str()], *flags].concat(), &[]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{flags:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{flags:?}: {stderr}");
         let mut named = flags.iter().rev().filter(|flag| flag.starts_with("--"));
-        assert!(said.contains(named.next().unwrap()), "{flags:?}: {said}");
+        assert!(
+            stderr.contains(named.next().unwrap()),
+            "{flags:?}: {stderr}"
+        );
     }
     assert_eq!(mock.all_records().len(), 0);
 }
 
 #[test]
-fn an_authority_that_cannot_be_read_is_exit_code_64() {
+fn an_unreadable_ca_file_exits_with_64() {
     let (code, _) = simulate("https://127.0.0.1:1/", &["--ca", "/nowhere/ca.pem"]);
     assert_eq!(code, Some(64));
 }
 
 #[test]
-fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
+fn an_unreachable_kafka_or_missing_topics_exit_with_69() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = url(&northbridge, "http", PATH);
@@ -260,13 +270,13 @@ fn a_kafka_that_is_not_there_or_lacks_the_topics_is_exit_code_69() {
             "`northbridge topics verify`",
         ),
     ];
-    for (flags, says) in rows {
+    for (flags, expected) in rows {
         let own = ["simulate", url.as_str(), "--count", "1"];
         let output = run(&[&own[..], flags].concat(), &[]);
         assert_eq!(output.status.code(), Some(69), "{flags:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(says), "{said}");
-        assert!(said.contains("nothing was pushed"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(expected), "{stderr}");
+        assert!(stderr.contains("nothing was pushed"), "{stderr}");
     }
     northbridge.wait_for_metric("northbridge_pushes_received_total", &[], 0.0);
 }
@@ -276,7 +286,7 @@ fn url(northbridge: &Northbridge, scheme: &str, path: &str) -> String {
 }
 
 #[test]
-fn a_signal_ends_new_pushes_and_the_outcome_is_whole() {
+fn a_signal_stops_new_pushes_and_the_summary_is_complete() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let url = url(&northbridge, "http", PATH);
@@ -284,34 +294,34 @@ fn a_signal_ends_new_pushes_and_the_outcome_is_whole() {
     let simulate = Northbridge::start(&flags, &[]);
     simulate.wait_for_log(|line| line.contains("200: "));
     simulate.signal(Signal::INT);
-    let (code, outcome) = simulate.wait_for_end();
+    let (code, summary) = simulate.wait_for_end();
     assert_eq!(code, 0);
-    let outcome: Value = serde_json::from_str(&outcome).unwrap();
-    assert_eq!(outcome["answers"]["200"], outcome["pushes"]);
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["answers"]["200"], summary["pushes"]);
 }
 
 #[test]
-fn a_signal_while_the_last_answers_are_awaited_is_exit_code_75() {
+fn a_signal_while_answers_are_outstanding_exits_with_75() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let simulate = Northbridge::start(&["simulate", &url, "--json", "--count=5"], &[]);
     simulate.wait_for_log(|line| line.contains("5 in flight"));
     simulate.signal(Signal::INT);
-    let (code, outcome) = simulate.wait_for_end();
+    let (code, summary) = simulate.wait_for_end();
     assert_eq!(code, 75);
-    let outcome: Value = serde_json::from_str(&outcome).unwrap();
-    assert_eq!(outcome["pushes"], 5);
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["pushes"], 5);
     simulate.wait_for_log(|line| line.ends_with("before 5 pushes were answered"));
 }
 
 #[test]
-fn a_listener_that_is_not_there_is_exit_code_69() {
+fn an_unreachable_listener_exits_with_69() {
     let (code, _) = simulate("http://127.0.0.1:1/", &["--count", "1"]);
     assert_eq!(code, Some(69));
 }
 
 #[test]
-fn a_url_that_is_none_is_exit_code_64() {
+fn an_invalid_url_exits_with_64() {
     for url in ["ftp://x/", "x", "http://user:password@x/"] {
         assert_eq!(simulate(url, &[]).0, Some(64), "{url}");
     }

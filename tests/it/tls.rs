@@ -1,5 +1,5 @@
-//! The encrypted listener: versions, certificates and their exchange, client
-//! certificates, and clients that never finish a handshake.
+//! TLS on the push listener: versions, certificates and their reload, client
+//! certificates, and clients that never complete a handshake.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,31 +10,32 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion};
 
-use crate::certificates::{Certificates, FIRST_END_YEAR};
-use crate::pushes::{
-    PATH, answer_until_closed, assert_books, body, closed, connect_tls, push_tls, refused_start,
+use crate::protected_listener::{
+    PATH, assert_counts, body, closed, connect_tls, failed_start, push_tls, read_until_closed,
     request_bytes, tls_ingress,
 };
+use crate::support::certificates::{Certificates, FIRST_END_YEAR};
 use crate::support::http::{Connection, Version};
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
-/// The first of January 2040 and of January 2050, as Unix times.
-const FIRST_END: f64 = 2_208_988_800.0;
-const NEXT_END_YEAR: i32 = 2050;
-const NEXT_END: f64 = 2_524_608_000.0;
+/// January 1 of [`FIRST_END_YEAR`] and of [`NEXT_EXPIRY_YEAR`], as Unix times.
+const FIRST_EXPIRY: f64 = 2_208_988_800.0;
+const NEXT_EXPIRY_YEAR: i32 = 2050;
+const NEXT_EXPIRY: f64 = 2_524_608_000.0;
 
-const WATCHED_CLOSELY: [(&str, &str); 1] = [("tls.reload_interval_ms", "50")];
+const FAST_RELOAD: [(&str, &str); 1] = [("tls.reload_interval_ms", "50")];
 
-/// What TLS calls its records and alerts (RFC 5246, 6.2.1 and 7.2).
+/// Record content types, an alert level and an alert (RFC 5246, sections 6.2.1
+/// and 7.2).
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const FATAL: u8 = 2;
 const PROTOCOL_VERSION: u8 = 70;
 
 #[tokio::test]
-async fn pushes_are_taken_over_tls_1_2_and_1_3() {
+async fn tls_1_2_and_1_3_are_accepted() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     for (version, expected) in [
@@ -48,22 +49,22 @@ async fn pushes_are_taken_over_tls_1_2_and_1_3() {
         let mut connection = Connection::over(stream, Version::Http1).await.unwrap();
         assert_eq!(connection.post(PATH, body()).await.unwrap().status, 200);
     }
-    assert_books(&northbridge, &mock, 2, 0);
+    assert_counts(&northbridge, &mock, 2, 0);
 }
 
 #[test]
-fn tls_1_1_is_refused() {
+fn tls_1_1_is_rejected() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let answer_to = |version| {
         let mut stream = TcpStream::connect(northbridge.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(&client_hello(version)).unwrap();
         let mut answer = [0; 7];
         stream.read_exact(&mut answer).unwrap();
         answer
     };
-    // The same greeting with the next version is answered.
+    // The same ClientHello is accepted with the next version.
     assert_eq!(answer_to([3, 3])[0], HANDSHAKE);
     let refusal = answer_to([3, 2]);
     assert_eq!(refusal[0], ALERT);
@@ -71,11 +72,11 @@ fn tls_1_1_is_refused() {
 }
 
 #[tokio::test]
-async fn one_certificate_is_served_whatever_name_is_asked_for() {
+async fn the_same_certificate_is_served_for_any_sni() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let own = certificate_in(&certificates);
-    // For an address a client sends no SNI.
+    // A client sends no SNI for an IP address.
     for name in ["127.0.0.1", "localhost", "northbound.example", "a_b.test"] {
         let client = certificates.client_ignoring_names();
         let connected = connect_tls(northbridge.address(), client, name).await;
@@ -89,7 +90,7 @@ async fn one_certificate_is_served_whatever_name_is_asked_for() {
 }
 
 #[tokio::test]
-async fn alpn_chooses_the_http_that_is_then_spoken() {
+async fn alpn_selects_the_http_version() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let rows: [(&[&str], Option<&str>, Version); 5] = [
@@ -113,7 +114,7 @@ async fn alpn_chooses_the_http_that_is_then_spoken() {
 }
 
 #[tokio::test]
-async fn several_pushes_share_one_connection_of_http_2_over_tls() {
+async fn http_2_multiplexes_pushes_over_one_tls_connection() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[]);
     let mut client = certificates.client();
@@ -130,34 +131,34 @@ async fn several_pushes_share_one_connection_of_http_2_over_tls() {
     for push in pushes.collect::<Vec<_>>() {
         assert_eq!(push.await.unwrap(), 200);
     }
-    assert_books(&northbridge, &mock, 8, 0);
+    assert_counts(&northbridge, &mock, 8, 0);
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_served_to_new_connections_and_open_ones_go_on() {
+async fn a_renewed_certificate_is_served_to_new_connections_and_open_ones_continue() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
-    let northbridge = tls_ingress(&mock, &certificates, &WATCHED_CLOSELY);
+    let northbridge = tls_ingress(&mock, &certificates, &FAST_RELOAD);
     let connected = connect_tls(northbridge.address(), certificates.client(), "localhost").await;
     let connection = Connection::over(connected.unwrap(), Version::Http1).await;
     let mut open = connection.unwrap();
     assert_eq!(open.post(PATH, body()).await.unwrap().status, 200);
 
-    certificates.renew_server(NEXT_END_YEAR);
-    wait_for_end(&northbridge, NEXT_END);
+    certificates.renew_server(NEXT_EXPIRY_YEAR);
+    wait_for_expiry(&northbridge, NEXT_EXPIRY);
     let served = served_certificate(&northbridge, certificates.client()).await;
     assert_eq!(served, certificate_in(&certificates));
     assert_eq!(open.post(PATH, body()).await.unwrap().status, 200);
-    assert_books(&northbridge, &mock, 2, 0);
+    assert_counts(&northbridge, &mock, 2, 0);
 }
 
 #[tokio::test]
-async fn broken_new_files_leave_the_old_certificate_and_are_counted_once() {
+async fn invalid_new_files_keep_the_old_certificate_and_are_counted_once() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
-    let northbridge = tls_ingress(&mock, &certificates, &WATCHED_CLOSELY);
-    wait_for_end(&northbridge, FIRST_END);
+    let northbridge = tls_ingress(&mock, &certificates, &FAST_RELOAD);
+    wait_for_expiry(&northbridge, FIRST_EXPIRY);
     let first = certificate_in(&certificates);
 
-    // In one step, for the broken file is counted as often as it is another one.
+    // Replaced atomically: each intermediate content would count as a failure.
     let broken = certificates.certificate_file().with_extension("new");
     fs::write(&broken, "half a certific").unwrap();
     fs::rename(&broken, certificates.certificate_file()).unwrap();
@@ -166,75 +167,75 @@ async fn broken_new_files_leave_the_old_certificate_and_are_counted_once() {
     });
     let served = served_certificate(&northbridge, certificates.client()).await;
     assert_eq!(served, first);
-    wait_for_end(&northbridge, FIRST_END);
-    let complaint = "changed TLS files cannot be used, the old ones stay";
-    let complaint = northbridge.wait_for_message(complaint).to_string();
-    assert!(complaint.contains("server.pem"), "{complaint}");
+    wait_for_expiry(&northbridge, FIRST_EXPIRY);
+    let complaint = "TLS files changed but cannot be used; keeping the previous certificate";
+    let line = northbridge.wait_for_message(complaint).to_string();
+    assert!(line.contains("server.pem"), "{line}");
 
     fs::remove_file(certificates.certificate_file()).unwrap();
     eventually("the missing file is counted", || {
         (reload_failures(&northbridge) == 2).then_some(())
     });
-    certificates.renew_server(NEXT_END_YEAR);
-    wait_for_end(&northbridge, NEXT_END);
+    certificates.renew_server(NEXT_EXPIRY_YEAR);
+    wait_for_expiry(&northbridge, NEXT_EXPIRY);
     let served = served_certificate(&northbridge, certificates.client()).await;
     assert_eq!(served, certificate_in(&certificates));
 }
 
 #[tokio::test]
-async fn a_new_client_authority_lets_its_clients_in_and_the_old_one_s_no_more() {
+async fn after_a_client_ca_change_only_its_clients_are_admitted() {
     let (mock, certificates, newcomers) = (Mock::start(), Certificates::new(), Certificates::new());
-    let northbridge = mutual_ingress(&mock, &certificates, &WATCHED_CLOSELY);
+    let northbridge = mutual_ingress(&mock, &certificates, &FAST_RELOAD);
     let old = certificates.client_with_certificate();
     let new = certificates.client_with_certificate_of(&newcomers);
-    assert!(is_let_in(&northbridge, old.clone()).await);
-    assert!(!is_let_in(&northbridge, new.clone()).await);
+    assert!(is_admitted(&northbridge, old.clone()).await);
+    assert!(!is_admitted(&northbridge, new.clone()).await);
 
     fs::copy(newcomers.ca_file(), certificates.ca_file()).unwrap();
     northbridge.wait_for_message("TLS certificate replaced");
-    // The old client holds a ticket of its first session, and it must not help.
-    assert!(!is_let_in(&northbridge, old).await);
-    assert!(is_let_in(&northbridge, new).await);
+    // The old client has a session ticket, which must not bypass the new CA.
+    assert!(!is_admitted(&northbridge, old).await);
+    assert!(is_admitted(&northbridge, new).await);
 }
 
 #[tokio::test]
-async fn the_end_of_the_certificate_is_a_metric_and_zero_without_tls() {
+async fn the_certificate_expiry_is_a_metric_and_zero_without_tls() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
-    assert_eq!(FIRST_END_YEAR, 2040, "as FIRST_END has it");
-    wait_for_end(&tls_ingress(&mock, &certificates, &[]), FIRST_END);
-    wait_for_end(&mock.ingress(&[]), 0.0);
+    assert_eq!(FIRST_END_YEAR, 2040, "as FIRST_EXPIRY has it");
+    wait_for_expiry(&tls_ingress(&mock, &certificates, &[]), FIRST_EXPIRY);
+    wait_for_expiry(&mock.ingress(&[]), 0.0);
 }
 
 #[tokio::test]
-async fn mutual_tls_lets_in_who_shows_a_certificate_of_its_authority_alone() {
+async fn mutual_tls_admits_only_certificates_of_its_ca() {
     let (mock, certificates, strangers) = (Mock::start(), Certificates::new(), Certificates::new());
     let northbridge = mutual_ingress(&mock, &certificates, &[]);
     for version in [&TLS12, &TLS13] {
         let none = certificates.client_speaking(version);
-        assert!(!is_let_in(&northbridge, none).await, "{version:?}");
+        assert!(!is_admitted(&northbridge, none).await, "{version:?}");
     }
-    let another_s = certificates.client_with_certificate_of(&strangers);
-    assert!(!is_let_in(&northbridge, another_s).await);
-    eventually("the refused handshakes are counted", || {
+    let untrusted = certificates.client_with_certificate_of(&strangers);
+    assert!(!is_admitted(&northbridge, untrusted).await);
+    eventually("the rejected handshakes are counted", || {
         (closed(&northbridge, "handshake") == 3).then_some(())
     });
-    assert_books(&northbridge, &mock, 0, 0);
+    assert_counts(&northbridge, &mock, 0, 0);
 
-    assert!(is_let_in(&northbridge, certificates.client_with_certificate()).await);
-    assert_books(&northbridge, &mock, 1, 0);
+    assert!(is_admitted(&northbridge, certificates.client_with_certificate()).await);
+    assert_counts(&northbridge, &mock, 1, 0);
 }
 
 #[test]
-fn files_that_tls_cannot_be_set_up_from_end_the_start_with_a_message_that_names_them() {
+fn invalid_tls_files_fail_the_start_and_are_named() {
     let other_key = fs::read_to_string(Certificates::new().key_file()).unwrap();
     let rows = [
         ("server.pem", None, "cannot read"),
         ("server.key", None, "cannot read"),
         ("ca.pem", None, "cannot read"),
-        ("server.pem", Some("no PEM"), "holds no certificate"),
-        ("server.key", Some("no PEM"), "holds no private key"),
-        ("ca.pem", Some("no PEM"), "holds no certificate"),
-        ("server.key", Some(&*other_key), "does not belong to"),
+        ("server.pem", Some("no PEM"), "contains no certificate"),
+        ("server.key", Some("no PEM"), "contains no private key"),
+        ("ca.pem", Some("no PEM"), "contains no certificate"),
+        ("server.key", Some(&*other_key), "does not match"),
     ];
     for (name, content, expected) in rows {
         let certificates = Certificates::new();
@@ -243,14 +244,14 @@ fn files_that_tls_cannot_be_set_up_from_end_the_start_with_a_message_that_names_
             Some(content) => fs::write(&file, content).unwrap(),
             None => fs::remove_file(&file).unwrap(),
         }
-        let message = refused_start(&mutual_settings(&Files::of(&certificates)));
+        let message = failed_start(&mutual_settings(&Files::of(&certificates)));
         assert!(message.contains(expected), "{message}");
         assert!(message.contains(&file.display().to_string()), "{message}");
     }
 }
 
 #[test]
-fn half_of_the_tls_settings_end_the_start_with_a_message_that_names_the_other_half() {
+fn incomplete_tls_settings_fail_the_start_and_name_the_missing_one() {
     let files = Files::of(&Certificates::new());
     let [certificate, key, client_ca] = mutual_settings(&files);
     let rows = [
@@ -263,37 +264,40 @@ fn half_of_the_tls_settings_end_the_start_with_a_message_that_names_the_other_ha
         ),
     ];
     for (settings, set, missing) in rows {
-        let message = refused_start(&settings);
+        let message = failed_start(&settings);
         assert!(message.contains(set), "{message}");
-        assert!(message.contains(&format!("needs {missing}")), "{message}");
+        assert!(
+            message.contains(&format!("requires {missing}")),
+            "{message}"
+        );
     }
 }
 
 #[tokio::test]
-async fn who_never_finishes_a_handshake_is_closed() {
+async fn a_handshake_that_is_never_completed_times_out() {
     let (mock, certificates) = (Mock::start(), Certificates::new());
     let northbridge = tls_ingress(&mock, &certificates, &[("tls.handshake_timeout_ms", "300")]);
     let plain = request_bytes(PATH, &[]).into_bytes();
     let half = client_hello([3, 3])[..20].to_vec();
     let rows = [
         ("silence", vec![]),
-        ("half a greeting", half),
-        ("a greeting and no more", client_hello([3, 3])),
+        ("half a ClientHello", half),
+        ("a ClientHello and nothing more", client_hello([3, 3])),
         ("zeros", vec![0; 64]),
         ("HTTP without TLS", plain),
     ];
     for (what, sent) in &rows {
-        let answer = answer_until_closed(northbridge.address(), sent);
+        let answer = read_until_closed(northbridge.address(), sent);
         assert!(!answer.starts_with(b"HTTP"), "{what}");
     }
-    eventually("the handshakes are counted", || {
+    eventually("the failed handshakes are counted", || {
         (closed(&northbridge, "handshake") == rows.len()).then_some(())
     });
-    assert_books(&northbridge, &mock, 0, 0);
-    assert!(is_let_in(&northbridge, certificates.client()).await);
+    assert_counts(&northbridge, &mock, 0, 0);
+    assert!(is_admitted(&northbridge, certificates.client()).await);
 }
 
-/// Settings are texts, and these outlive the authority that wrote the files.
+/// Paths as strings, which settings need.
 struct Files([String; 3]);
 
 impl Files {
@@ -327,7 +331,7 @@ fn mutual_ingress(
     mock.ingress(&all)
 }
 
-async fn is_let_in(northbridge: &Northbridge, client: ClientConfig) -> bool {
+async fn is_admitted(northbridge: &Northbridge, client: ClientConfig) -> bool {
     let pushed = push_tls(northbridge.address(), client, PATH, &[]).await;
     pushed.is_ok_and(|answer| answer.status == 200)
 }
@@ -346,9 +350,9 @@ async fn served_certificate(
     served[0].clone().into_owned()
 }
 
-fn wait_for_end(northbridge: &Northbridge, expected: f64) {
+fn wait_for_expiry(northbridge: &Northbridge, expected: f64) {
     let name = "northbridge_tls_certificate_not_after_timestamp_seconds";
-    eventually("the end of the certificate is known", || {
+    eventually("the certificate's expiry is exposed", || {
         let end = northbridge.metrics()[name];
         (end.to_bits() == expected.to_bits()).then_some(())
     });
@@ -359,8 +363,8 @@ fn reload_failures(northbridge: &Northbridge) -> usize {
     failures.to_string().parse().unwrap()
 }
 
-/// A greeting that a TLS 1.2 server answers, with this `client_version`
-/// (RFC 5246, 7.4.1.2).
+/// A `ClientHello` that a TLS 1.2 server answers, with this `client_version`
+/// (RFC 5246, section 7.4.1.2).
 fn client_hello(version: [u8; 2]) -> Vec<u8> {
     let suites = [0xc0, 0x2b, 0xc0, 0x09, 0x00, 0x2f];
     let groups = [0, 10, 0, 4, 0, 2, 0, 29];

@@ -1,5 +1,5 @@
-//! The test support itself: that the cluster keeps what it acknowledged, breaks
-//! as told, and ends with the tests.
+//! The test support itself: the cluster keeps acknowledged records, injects the
+//! faults it is asked for, and ends with the test process.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -10,30 +10,30 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Pid;
 
-use crate::support::guarded::{Guarded, is_alive};
+use crate::support::child::{ChildGuard, is_alive};
 use crate::support::kafka_cluster::{Cluster, ClusterOptions, shared, unique_prefix};
 use crate::support::records::{
     Isolation, NewRecord, Record, create_topic, produce, read_topic, read_topic_as,
 };
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const TOPIC: &str = "pushes";
 const DURABLE: [(&str, &str); 1] = [("min.insync.replicas", "2")];
 
 #[test]
-fn a_topic_is_read_back_as_it_was_written() {
+fn a_topic_is_read_back_as_written() {
     let bootstrap = shared().bootstrap();
     let topic = unique_prefix("written") + TOPIC;
     create_topic(bootstrap, &topic, 3, &DURABLE);
     let mut written = records(200);
     written[7] = written[7].clone().with_header("ce_id", "seven");
-    let places = produce(bootstrap, &topic, &written);
+    let positions = produce(bootstrap, &topic, &written);
     let read = read_topic(bootstrap, &topic);
     assert_eq!(read.len(), written.len());
-    for (place, record) in places.iter().zip(&written) {
+    for (position, record) in positions.iter().zip(&written) {
         let found = read
             .iter()
-            .find(|read| (read.partition, read.offset) == *place)
+            .find(|read| (read.partition, read.offset) == *position)
             .unwrap();
         assert_eq!(found.key, record.key);
         assert_eq!(found.value, record.value);
@@ -42,7 +42,7 @@ fn a_topic_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn an_aborted_transaction_is_seen_by_uncommitted_readers_alone() {
+fn only_read_uncommitted_sees_an_aborted_transaction() {
     let bootstrap = shared().bootstrap();
     let prefix = unique_prefix("aborted");
     let topic = format!("{prefix}{TOPIC}");
@@ -52,18 +52,18 @@ fn an_aborted_transaction_is_seen_by_uncommitted_readers_alone() {
         .set("transactional.id", &prefix)
         .create()
         .unwrap();
-    producer.init_transactions(PATIENCE).unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
     producer.begin_transaction().unwrap();
     producer
         .send(BaseRecord::to(&topic).key("kept").payload("1"))
         .unwrap();
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(TIMEOUT).unwrap();
     producer.begin_transaction().unwrap();
     producer
         .send(BaseRecord::to(&topic).key("aborted").payload("2"))
         .unwrap();
-    producer.flush(PATIENCE).unwrap();
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.flush(TIMEOUT).unwrap();
+    producer.abort_transaction(TIMEOUT).unwrap();
 
     let keys = |isolation| {
         let records = read_topic_as(bootstrap, &topic, isolation);
@@ -74,7 +74,7 @@ fn an_aborted_transaction_is_seen_by_uncommitted_readers_alone() {
 }
 
 #[test]
-fn producing_goes_on_without_the_leader_that_was_killed_or_frozen() {
+fn producing_continues_after_the_leader_is_killed_or_frozen() {
     let cluster = Cluster::start(&ClusterOptions::default());
     create_topic(&cluster.bootstrap(), TOPIC, 1, &DURABLE);
     produce(&cluster.bootstrap(), TOPIC, &records(10));
@@ -97,9 +97,9 @@ fn producing_goes_on_without_the_leader_that_was_killed_or_frozen() {
 }
 
 #[test]
-fn a_cluster_keeps_its_records_when_all_nodes_were_killed() {
+fn a_cluster_keeps_its_records_when_all_nodes_are_killed() {
     let cluster = Cluster::start(&ClusterOptions {
-        controller_apart: true,
+        dedicated_controller: true,
         ..ClusterOptions::default()
     });
     create_topic(&cluster.bootstrap(), TOPIC, 3, &DURABLE);
@@ -112,7 +112,7 @@ fn a_cluster_keeps_its_records_when_all_nodes_were_killed() {
 }
 
 #[test]
-fn a_broker_that_stops_gracefully_hands_its_partitions_over_first() {
+fn a_controlled_shutdown_moves_leadership_first() {
     let cluster = Cluster::start(&ClusterOptions::default());
     create_topic(&cluster.bootstrap(), TOPIC, 1, &DURABLE);
     let stopped = cluster.leader_of(TOPIC, 0);
@@ -120,20 +120,23 @@ fn a_broker_that_stops_gracefully_hands_its_partitions_over_first() {
     assert_ne!(cluster.leader_of(TOPIC, 0), stopped);
 }
 
-/// The variable that turns the test below into the owner that it kills.
+/// Set in the child process in which the test below runs as the cluster's owner.
 const OWNER: &str = "NORTHBRIDGE_TEST_OWNER";
 
 #[test]
-fn brokers_end_and_leave_nothing_when_their_owner_is_killed() {
+fn brokers_and_their_data_disappear_when_their_owner_is_killed() {
     if std::env::var_os(OWNER).is_some() {
-        own_brokers_for_ever();
+        own_brokers_forever();
     }
-    let mut owner = this_test_as_owner();
+    let mut owner = spawn_owner();
     let lines = owner.take_stdout().unwrap().lines().map_while(Result::ok);
-    let told = lines.filter_map(|line| line.split_once("owned: ").map(|(_, told)| told.to_owned()));
-    let told: Vec<_> = told.take(3).collect();
-    let directory = PathBuf::from(&told[2]);
-    let pids: Vec<_> = told[..2]
+    let printed = lines.filter_map(|line| {
+        let (_, printed) = line.split_once("owned: ")?;
+        Some(printed.to_owned())
+    });
+    let printed: Vec<_> = printed.take(3).collect();
+    let directory = PathBuf::from(&printed[2]);
+    let pids: Vec<_> = printed[..2]
         .iter()
         .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
         .collect();
@@ -147,7 +150,7 @@ fn brokers_end_and_leave_nothing_when_their_owner_is_killed() {
     eventually("their data is gone", || (!directory.exists()).then_some(()));
 }
 
-fn own_brokers_for_ever() -> ! {
+fn own_brokers_forever() -> ! {
     let cluster = Cluster::start(&ClusterOptions {
         brokers: 2,
         ..ClusterOptions::default()
@@ -162,12 +165,12 @@ fn own_brokers_for_ever() -> ! {
     }
 }
 
-fn this_test_as_owner() -> Guarded {
+fn spawn_owner() -> ChildGuard {
     let mut test = Command::new(std::env::current_exe().unwrap());
     test.env(OWNER, "1");
     test.args(["--exact", "--nocapture"]);
-    test.arg("cluster::brokers_end_and_leave_nothing_when_their_owner_is_killed");
-    Guarded::spawn(&test, Stdio::inherit())
+    test.arg("cluster::brokers_and_their_data_disappear_when_their_owner_is_killed");
+    ChildGuard::spawn(&test, Stdio::inherit())
 }
 
 fn records(count: u32) -> Vec<NewRecord> {

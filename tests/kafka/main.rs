@@ -1,16 +1,19 @@
-//! Tests on a real Apache Kafka of three brokers.
+//! Tests on a real three-broker Apache Kafka.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test whose surroundings fail can only panic, and clippy sees tests by their attribute alone"
+    reason = "a test whose environment fails can only panic, and clippy exempts only functions marked as tests"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod changes;
 mod cluster;
 mod ingress;
 mod replay;
+mod secured;
 mod simulate;
 mod streams;
+mod topics;

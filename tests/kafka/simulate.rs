@@ -1,49 +1,53 @@
-//! `northbridge simulate` on a real cluster: the whole chain is proved, what is
-//! broken in it is found, and the delivery rules take an outage as published.
+//! `northbridge simulate` on a real cluster: it verifies the whole pipeline, detects
+//! defects in it, and follows the published delivery rules during an outage.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use northbridge::config::Settings;
-use northbridge::kafka::scan::{self, Scan};
+use northbridge::kafka::failures::Failures;
+use northbridge::kafka::log_reader::{self, LogReaderConfig};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::kafka_cluster::{Cluster, ClusterOptions, shared, unique_prefix};
-use crate::support::northbridge::{Northbridge, run};
-use crate::support::records::{Isolation, NewRecord, Record, create_topic, produce, read_topic_as};
-use crate::support::{PATIENCE, eventually};
+use crate::support::northbridge::{Northbridge, create_topics, run};
+use crate::support::records::{
+    Isolation, NewRecord, Record, add_partitions, create_topic, produce, read_topic_as,
+    wait_until_every_broker_shows,
+};
+use crate::support::{TIMEOUT, eventually};
 
-const PROVED: [&str; 2] = ["--verify-state", "--catch-up=60s"];
+const WITH_STATES: [&str; 2] = ["--verify-state", "--catch-up=60s"];
 
 /// The ingress and both streams, with topics of their own.
-struct Chain {
+struct Pipeline {
     bootstrap: String,
     prefix: String,
     ingress: Northbridge,
     streams: Vec<Northbridge>,
 }
 
-impl Chain {
+impl Pipeline {
     fn on(bootstrap: &str, test: &str) -> Self {
         let prefix = unique_prefix(test);
         let settings = settings(bootstrap, &prefix);
-        let created = run(&["topics", "create"], &settings);
-        assert!(created.status.success(), "{created:?}");
+        create_topics(&settings);
         let start = |command| Northbridge::start(&[command], &settings);
-        let chain = Self {
+        let pipeline = Self {
             bootstrap: bootstrap.to_owned(),
             ingress: start("ingress"),
             streams: ["command-status", "upgrade-result"].map(start).into(),
             prefix: prefix.clone(),
         };
-        chain.ingress.ready();
-        chain.streams.iter().for_each(Northbridge::ready);
-        chain
+        pipeline.ingress.wait_until_ready();
+        pipeline
+            .streams
+            .iter()
+            .for_each(Northbridge::wait_until_ready);
+        pipeline
     }
 
     fn url(&self) -> String {
@@ -63,11 +67,11 @@ impl Chain {
         let flags = self.flags(flags);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let output = run(&flags, &settings(&self.bootstrap, &self.prefix));
-        let outcome = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        (output.status.code(), outcome)
+        let summary = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.code(), summary)
     }
 
-    /// The last state of each key.
+    /// The newest state of each key.
     fn states(&self, topic: &str) -> Vec<Record> {
         let name = format!("{}{topic}", self.prefix);
         let mut states = read_topic_as(&self.bootstrap, &name, Isolation::Committed);
@@ -91,7 +95,7 @@ impl Chain {
         );
     }
 
-    /// Writes another state of the same key in a transaction, and aborts it.
+    /// Writes another state for the same key in a transaction that it aborts.
     fn overwrite_and_abort(&self, topic: &str, state: &Record) {
         let topic = format!("{}{topic}", self.prefix);
         let producer: BaseProducer = ClientConfig::new()
@@ -99,31 +103,20 @@ impl Chain {
             .set("transactional.id", &self.prefix)
             .create()
             .unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
+        producer.init_transactions(TIMEOUT).unwrap();
         producer.begin_transaction().unwrap();
         let key = state.key_text();
         let record = BaseRecord::to(&topic).partition(state.partition);
         producer.send(record.key(&key).payload("{}")).unwrap();
-        producer.flush(PATIENCE).unwrap();
-        producer.abort_transaction(PATIENCE).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        producer.abort_transaction(TIMEOUT).unwrap();
     }
 }
 
-fn add_partition(bootstrap: &str, topic: &str) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap);
-    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let two = [NewPartitions::new(topic, 2)];
-    let made = runtime.block_on(admin.create_partitions(&two, &AdminOptions::new()));
-    assert!(made.unwrap()[0].is_ok());
-}
-
-fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str); 7] {
+fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str); 6] {
     [
         ("kafka.bootstrap_servers", bootstrap),
         ("topics.prefix", prefix),
-        ("streams.group_prefix", prefix),
         ("shutdown.announce_ms", "0"),
         ("shutdown.idle_ms", "0"),
         ("http.body_timeout_ms", "1000"),
@@ -132,55 +125,60 @@ fn settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'static str, &'a str)
 }
 
 #[test]
-fn the_whole_chain_is_proved_from_the_push_to_the_states() {
-    let chain = Chain::on(shared().bootstrap(), "chain");
+fn the_whole_pipeline_is_verified_from_push_to_state() {
+    let pipeline = Pipeline::on(shared().bootstrap(), "pipeline");
     let mut flags = vec!["--count=3000", "--rate=400", "--devices=200"];
     flags.extend(["--oddities=10", "--disorder=20", "--repeats=10"]);
-    flags.extend(PROVED);
-    let (code, outcome) = chain.simulate(&flags);
-    assert_eq!(code, Some(0), "{outcome}");
-    assert_eq!(outcome["answers"]["200"], 3_000);
-    assert_eq!(outcome["verification"]["stored"], 3_000);
-    let states = &outcome["states"];
+    flags.extend(WITH_STATES);
+    let (code, summary) = pipeline.simulate(&flags);
+    assert_eq!(code, Some(0), "{summary}");
+    assert_eq!(summary["answers"]["200"], 3_000);
+    assert_eq!(summary["verification"]["stored"], 3_000);
+    let states = &summary["states"];
     assert_eq!(states["differing"], 0);
     assert_eq!(states["behind"], Value::Null);
     for kind in ["commands", "devices", "operations"] {
-        assert!(states[kind].as_u64() > Some(0), "{outcome}");
+        assert!(states[kind].as_u64() > Some(0), "{summary}");
     }
 }
 
-/// Its pushes change no state, so the streams write none.
+/// The second run's pushes change no state, so the streams write none.
 #[test]
-fn a_second_run_with_the_same_seed_holds() {
-    let chain = Chain::on(shared().bootstrap(), "again");
+fn the_verification_holds_for_a_second_run_with_the_same_seed() {
+    let pipeline = Pipeline::on(shared().bootstrap(), "again");
     let flags = ["--count=500", "--rate=400", "--seed=5"];
     for _ in 0..2 {
-        let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
-        assert_eq!(code, Some(0), "{outcome}");
+        let (code, summary) = pipeline.simulate(&[&flags[..], &WITH_STATES].concat());
+        assert_eq!(code, Some(0), "{summary}");
     }
 }
 
 #[test]
-fn a_state_that_was_never_committed_is_no_difference() {
-    let chain = Chain::on(shared().bootstrap(), "aborted");
+fn an_uncommitted_state_is_not_a_difference() {
+    let pipeline = Pipeline::on(shared().bootstrap(), "aborted");
     let flags = ["--count=200", "--rate=400", "--seed=5", "--oddities=0"];
-    let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
-    assert_eq!(code, Some(0), "{outcome}");
-    chain.overwrite_and_abort("command-state", &chain.states("command-state")[0]);
-    let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
-    assert_eq!(code, Some(0), "{outcome}");
+    let (code, summary) = pipeline.simulate(&[&flags[..], &WITH_STATES].concat());
+    assert_eq!(code, Some(0), "{summary}");
+    pipeline.overwrite_and_abort("command-state", &pipeline.states("command-state")[0]);
+    let (code, summary) = pipeline.simulate(&[&flags[..], &WITH_STATES].concat());
+    assert_eq!(code, Some(0), "{summary}");
 }
 
-/// A topic may be given more partitions while a run lasts.
+/// Partitions may be added to a topic during a run.
 #[test]
-fn records_of_a_partition_that_came_since_are_read_from_its_beginning() {
+fn a_partition_added_during_the_run_is_read_from_its_beginning() {
     let (bootstrap, topic) = (shared().bootstrap(), unique_prefix("grown") + "topic");
     create_topic(bootstrap, &topic, 1, &[]);
+    wait_until_every_broker_shows(bootstrap, &topic, 1);
     let mut settings = Settings::default();
     bootstrap.clone_into(&mut settings.kafka.bootstrap_servers);
-    let scan = Scan::new(&settings, scan::Isolation::Uncommitted).unwrap();
-    let mut at = scan.ends(&topic).unwrap();
-    add_partition(bootstrap, &topic);
+    let reader = LogReaderConfig::new(&settings, &Failures::of_command(&settings))
+        .stall_timeout(TIMEOUT)
+        .create()
+        .unwrap();
+    let isolation = log_reader::Isolation::Uncommitted;
+    let mut at = reader.end_offsets(&topic, isolation).unwrap();
+    add_partitions(bootstrap, &topic, 2);
     let record = NewRecord {
         partition: Some(1),
         ..NewRecord::keyed("key", "value")
@@ -188,51 +186,57 @@ fn records_of_a_partition_that_came_since_are_read_from_its_beginning() {
     produce(bootstrap, &topic, &[record]);
     eventually("the record is read", || {
         let mut read = 0;
-        scan.read(&topic, &mut at, |_| read += 1).unwrap();
+        reader
+            .read_since(&topic, &mut at, isolation, |_| read += 1)
+            .unwrap();
         (read == 1).then_some(())
     });
 }
 
 #[test]
 fn altered_and_deleted_states_are_caught_and_named() {
-    let chain = Chain::on(shared().bootstrap(), "altered");
+    let pipeline = Pipeline::on(shared().bootstrap(), "altered");
     let flags = ["--count=500", "--rate=400", "--seed=6", "--oddities=0"];
-    let (code, outcome) = chain.simulate(&[&flags[..], &PROVED].concat());
-    assert_eq!(code, Some(0), "{outcome}");
-    let command = chain.states("command-state").remove(0);
+    let (code, summary) = pipeline.simulate(&[&flags[..], &WITH_STATES].concat());
+    assert_eq!(code, Some(0), "{summary}");
+    let command = pipeline.states("command-state").remove(0);
     let altered = command
         .value_text()
         .replace("\"status\":\"", "\"status\":\"not-");
-    let place = command.partition;
-    chain.overwrite("command-state", place, &command.key_text(), Some(altered));
+    pipeline.overwrite(
+        "command-state",
+        command.partition,
+        &command.key_text(),
+        Some(altered),
+    );
     for topic in ["device-software", "upgrade-operation"] {
-        let state = chain.states(topic).remove(0);
-        chain.overwrite(topic, state.partition, &state.key_text(), None);
+        let state = pipeline.states(topic).remove(0);
+        pipeline.overwrite(topic, state.partition, &state.key_text(), None);
     }
-    let in_vain = ["--verify-state", "--catch-up=2s"];
-    let (code, outcome) = chain.simulate(&[&flags[..], &in_vain].concat());
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["holds"], true);
-    assert_eq!(outcome["states"]["differing"], 3);
-    let faults = outcome["states"]["faults"].to_string();
+    let short_catch_up = ["--verify-state", "--catch-up=2s"];
+    let (code, summary) = pipeline.simulate(&[&flags[..], &short_catch_up].concat());
+    assert_eq!(code, Some(1), "{summary}");
+    assert_eq!(summary["verification"]["holds"], true);
+    assert_eq!(summary["states"]["differing"], 3);
+    let faults = summary["states"]["faults"].to_string();
     assert!(faults.contains(&command.key_text()), "{faults}");
     assert!(faults.contains("status must be"), "{faults}");
     assert_eq!(faults.matches("there is no state").count(), 2, "{faults}");
 }
 
 #[test]
-fn streams_that_do_not_run_are_caught_and_how_far_they_are_behind_is_told() {
-    let mut chain = Chain::on(shared().bootstrap(), "stopped");
-    for stream in chain.streams.drain(..) {
+fn stopped_streams_are_caught_and_their_lag_is_reported() {
+    let mut pipeline = Pipeline::on(shared().bootstrap(), "stopped");
+    for stream in pipeline.streams.drain(..) {
         stream.signal(Signal::TERM);
         assert_eq!(stream.wait(), 0);
     }
-    let commands_alone = ["--others=0", "--upgrades=0", "--oddities=0"];
-    let flags = [&["--count=100", "--rate=400"], &commands_alone[..]].concat();
-    let in_vain = ["--verify-state", "--catch-up=2s"];
-    let (code, outcome) = chain.simulate(&[&flags[..], &in_vain].concat());
-    assert_eq!(code, Some(1), "{outcome}");
-    let behind = outcome["states"]["behind"].as_str().unwrap();
+    let only_commands = ["--others=0", "--upgrades=0", "--oddities=0"];
+    let flags = [&["--count=100", "--rate=400"], &only_commands[..]].concat();
+    let short_catch_up = ["--verify-state", "--catch-up=2s"];
+    let (code, summary) = pipeline.simulate(&[&flags[..], &short_catch_up].concat());
+    assert_eq!(code, Some(1), "{summary}");
+    let behind = summary["states"]["behind"].as_str().unwrap();
     assert!(
         behind.ends_with("command-status is 100 records behind"),
         "{behind}"
@@ -240,54 +244,54 @@ fn streams_that_do_not_run_are_caught_and_how_far_they_are_behind_is_told() {
 }
 
 #[test]
-fn pushes_that_are_not_in_the_topics_are_missing_and_named() {
-    let chain = Chain::on(shared().bootstrap(), "here");
-    let there = Chain::on(shared().bootstrap(), "there");
-    let elsewhere = ["--count=100", "--rate=400"];
-    let looking_there = Chain {
-        prefix: there.prefix.clone(),
-        ..chain
+fn missing_pushes_are_listed() {
+    let pipeline = Pipeline::on(shared().bootstrap(), "pushed");
+    let other = Pipeline::on(shared().bootstrap(), "verified");
+    // Pushes to the ingress of one pipeline and verifies the topics of the other.
+    let mismatched = Pipeline {
+        prefix: other.prefix.clone(),
+        ..pipeline
     };
-    let (code, outcome) = looking_there.simulate(&elsewhere);
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["missing"], 100);
-    let faults = outcome["verification"]["faults"].as_array().unwrap();
+    let (code, summary) = mismatched.simulate(&["--count=100", "--rate=400"]);
+    assert_eq!(code, Some(1), "{summary}");
+    assert_eq!(summary["verification"]["missing"], 100);
+    let faults = summary["verification"]["faults"].as_array().unwrap();
     assert_eq!(faults.len(), 20);
     assert!(faults[0].as_str().unwrap().contains("was answered 200"));
 }
 
 #[test]
-fn an_outage_under_the_newer_rules_costs_what_was_sent_and_nothing_that_was_held_back() {
-    let outcome = through_an_outage("discard");
-    let number = |name: &str| outcome[name].as_u64().unwrap();
-    let answers = outcome["answers"].as_object().unwrap();
+fn an_outage_under_the_discard_policy_loses_only_failed_pushes() {
+    let summary = run_through_an_outage("discard");
+    let number = |name: &str| summary[name].as_u64().unwrap();
+    let answers = summary["answers"].as_object().unwrap();
     let failed = answers.iter().filter(|(answer, _)| *answer != "200");
     let failed: u64 = failed.map(|(_, count)| count.as_u64().unwrap()).sum();
     // Each blacklisting ends with the one probe that succeeds.
     let failed_probes = number("probes") - number("blacklistings");
-    assert_eq!(number("lostByPolicy"), failed - failed_probes, "{outcome}");
+    assert_eq!(number("lostByPolicy"), failed - failed_probes, "{summary}");
     assert!(number("lostByPolicy") >= 10 * number("blacklistings"));
     assert_eq!(number("retries"), 0);
 }
 
 #[test]
-fn an_outage_under_the_older_rules_costs_nothing() {
-    let outcome = through_an_outage("retry");
-    assert_eq!(outcome["lostByPolicy"], 0);
-    assert!(outcome["retries"].as_u64() >= Some(10), "{outcome}");
+fn an_outage_under_the_retry_policy_loses_nothing() {
+    let summary = run_through_an_outage("retry");
+    assert_eq!(summary["lostByPolicy"], 0);
+    assert!(summary["retries"].as_u64() >= Some(10), "{summary}");
 }
 
-/// All brokers go once there is load, and come back once the host is
-/// blacklisted. The proof holds, and no push is left waiting.
-fn through_an_outage(policy: &str) -> Value {
+/// Kills all brokers under load and restarts them once the host is blacklisted.
+/// Checks that the verification holds and that the backlog is empty at the end.
+fn run_through_an_outage(policy: &str) -> Value {
     let cluster = Cluster::start(&ClusterOptions::default());
-    let chain = Chain::on(&cluster.bootstrap(), policy);
+    let pipeline = Pipeline::on(&cluster.bootstrap(), policy);
     let policy = format!("--policy={policy}");
     let mut flags = vec!["--rate=40", "--duration=1h", "--connections=32", &policy];
     flags.extend(["--probe-interval=1s", "--retry-interval=2s"]);
-    let flags = chain.flags(&flags);
+    let flags = pipeline.flags(&flags);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let simulate = Northbridge::start(&flags, &settings(&chain.bootstrap, &chain.prefix));
+    let simulate = Northbridge::start(&flags, &settings(&pipeline.bootstrap, &pipeline.prefix));
     simulate.wait_for_log(|line| line.contains("200: "));
     cluster.kill_all();
     simulate.wait_for_log(|line| line.contains("BLACKLISTED"));
@@ -299,14 +303,14 @@ fn through_an_outage(policy: &str) -> Value {
         was_blacklisted.get() && !is_blacklisted && !waits
     });
     simulate.signal(Signal::INT);
-    let (code, outcome) = simulate.wait_for_end();
-    assert_eq!(code, 0, "{outcome}");
-    let outcome: Value = serde_json::from_str(&outcome).unwrap();
-    assert!(outcome["blacklistings"].as_u64() >= Some(1), "{outcome}");
-    assert!(outcome["probes"].as_u64() >= Some(1), "{outcome}");
-    assert_eq!(outcome["backlogAtEnd"], 0);
-    let (pushes, lost) = (outcome["pushes"].as_u64(), outcome["lostByPolicy"].as_u64());
-    let acknowledged = outcome["verification"]["answered200"].as_u64();
+    let (code, summary) = simulate.wait_for_end();
+    assert_eq!(code, 0, "{summary}");
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert!(summary["blacklistings"].as_u64() >= Some(1), "{summary}");
+    assert!(summary["probes"].as_u64() >= Some(1), "{summary}");
+    assert_eq!(summary["backlogAtEnd"], 0);
+    let (pushes, lost) = (summary["pushes"].as_u64(), summary["lostByPolicy"].as_u64());
+    let acknowledged = summary["verification"]["answered200"].as_u64();
     assert_eq!(acknowledged.zip(lost).map(|(a, l)| a + l), pushes);
-    outcome
+    summary
 }

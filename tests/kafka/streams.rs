@@ -1,16 +1,24 @@
-//! The streams on a real cluster: whatever crashes, the output topics hold what
-//! the model computes from the input topics, nothing doubled, nothing missing.
+//! The streams on a real cluster: whatever crashes, the output topics contain
+//! exactly what the model computes from the input topics.
 
+mod batches;
 mod brokers;
+mod changes;
 mod crashes;
+mod deleted;
 mod deltas;
-mod foreign;
+mod external_transactions;
 mod input;
+mod installations;
 mod instances;
+mod leaving;
 mod limits;
-mod orphans;
 mod outputs;
+mod rereading;
 mod restore;
 mod shutdown;
 mod topics;
+mod transactions;
+mod unassigned;
+mod versions;
 mod zombies;

@@ -1,5 +1,6 @@
-// Validates an AsyncAPI document with the parser of its community:
-// node asyncapi.cjs FILE
+// Validates an AsyncAPI document with the official parser; warnings are errors.
+//
+//     node asyncapi.cjs FILE
 
 const { Parser, fromFile } = require('@asyncapi/parser');
 

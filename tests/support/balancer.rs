@@ -1,8 +1,9 @@
-//! A TCP load balancer before several instances: it asks each one's `/readyz`
-//! again and again, and connects to those that are ready, in turn.
+//! A TCP load balancer in front of several ingress instances.
 //!
-//! As most balancers do, it leaves connections alone that are open, and closes
-//! a new one where no instance is ready. It must not know what passes.
+//! It polls `/readyz` of each instance and assigns new connections round-robin
+//! to those that are ready. Like most load balancers, it leaves established
+//! connections alone and closes a new one if no instance is ready. It must not
+//! interpret the bytes that it forwards.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,41 +15,39 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// The pause between two questions.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// What is not answered by then is not ready.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// So many answers in a row take an instance out; one puts it back.
-const UNREADY_IN_ROW: u32 = 2;
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// A health check that takes longer counts as failed.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Consecutive failed checks that remove a backend; one success restores it.
+const FAILURES_BEFORE_REMOVAL: u32 = 2;
 const BACKLOG: u32 = 4096;
 
-/// A running balancer; dropping it ends it.
+/// A running load balancer; dropping it stops it.
 #[derive(Debug)]
 pub struct Balancer {
     address: SocketAddr,
-    instances: Arc<Vec<Instance>>,
-    turned_away: Arc<AtomicUsize>,
+    backends: Arc<Vec<Backend>>,
+    refused: Arc<AtomicUsize>,
     _runtime: Runtime,
 }
 
 #[derive(Debug, Default)]
-struct Instance {
-    place: Mutex<Option<Place>>,
+struct Backend {
+    endpoints: Mutex<Option<Endpoints>>,
     ready: AtomicBool,
 }
 
-/// Where an instance listens.
+/// The listeners of one ingress instance.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// For pushes.
+pub struct Endpoints {
     pub push: SocketAddr,
-    /// For administration.
     pub admin: SocketAddr,
 }
 
 impl Balancer {
-    /// Listens on a free port, for so many instances, of which none is there.
-    pub fn start(instances: usize) -> Self {
+    /// Listens on a free loopback port, with `backends` slots that have no
+    /// endpoints yet.
+    pub fn start(backends: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("balancer")
@@ -56,52 +55,56 @@ impl Balancer {
             .build()
             .expect("a runtime");
         let listener = runtime.block_on(async { listen() }).expect("a free port");
-        let instances: Arc<Vec<Instance>> =
-            Arc::new((0..instances).map(|_| Instance::default()).collect());
-        for index in 0..instances.len() {
-            runtime.spawn(check(Arc::clone(&instances), index));
+        let backends: Arc<Vec<Backend>> =
+            Arc::new((0..backends).map(|_| Backend::default()).collect());
+        for index in 0..backends.len() {
+            runtime.spawn(check(Arc::clone(&backends), index));
         }
         let address = listener.local_addr().expect("a bound address");
-        let turned_away = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&turned_away);
-        runtime.spawn(accept(listener, Arc::clone(&instances), counted));
+        let refused = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&refused);
+        runtime.spawn(accept(listener, Arc::clone(&backends), counter));
         Self {
             address,
-            instances,
-            turned_away,
+            backends,
+            refused,
             _runtime: runtime,
         }
     }
 
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections were closed because no instance was ready.
-    pub fn turned_away(&self) -> usize {
-        self.turned_away.load(Ordering::Relaxed)
+    /// Returns how many connections were closed because no backend was ready.
+    pub fn refused_connections(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
-    /// An instance is at this place from now on; it is used once it is ready.
-    pub fn place(&self, index: usize, place: Place) {
-        let instance = &self.instances[index];
-        instance.ready.store(false, Ordering::Relaxed);
-        *instance
-            .place
+    /// Replaces a backend's endpoints, after a restart for example. The backend
+    /// gets connections again once a health check has succeeded.
+    pub fn set_endpoints(&self, index: usize, endpoints: Endpoints) {
+        let backend = &self.backends[index];
+        backend.ready.store(false, Ordering::Relaxed);
+        *backend
+            .endpoints
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(place);
+            .unwrap_or_else(PoisonError::into_inner) = Some(endpoints);
     }
 
-    /// Whether new connections may go to an instance.
+    /// Returns whether a backend gets new connections.
     pub fn is_ready(&self, index: usize) -> bool {
-        self.instances[index].ready.load(Ordering::Relaxed)
+        self.backends[index].ready.load(Ordering::Relaxed)
     }
 }
 
-impl Instance {
-    fn place(&self) -> Option<Place> {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner)
+impl Backend {
+    fn endpoints(&self) -> Option<Endpoints> {
+        *self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,63 +114,61 @@ fn listen() -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(
-    listener: TcpListener,
-    instances: Arc<Vec<Instance>>,
-    turned_away: Arc<AtomicUsize>,
-) {
-    let turn = AtomicUsize::new(0);
+async fn accept(listener: TcpListener, backends: Arc<Vec<Backend>>, refused: Arc<AtomicUsize>) {
+    let accepted = AtomicUsize::new(0);
     loop {
         let Ok((client, _)) = listener.accept().await else {
-            sleep(INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
             continue;
         };
-        let turn = turn.fetch_add(1, Ordering::Relaxed);
-        let (instances, turned_away) = (Arc::clone(&instances), Arc::clone(&turned_away));
+        let first = accepted.fetch_add(1, Ordering::Relaxed);
+        let (backends, refused) = (Arc::clone(&backends), Arc::clone(&refused));
         tokio::spawn(async move {
-            if !serve(client, turn, &instances).await {
-                turned_away.fetch_add(1, Ordering::Relaxed);
+            if !forward(client, first, &backends).await {
+                refused.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
 }
 
-/// Whether there was an instance for the connection.
-async fn serve(mut client: TcpStream, turn: usize, instances: &[Instance]) -> bool {
-    let count = instances.len();
-    let in_turn = (0..count).map(|step| &instances[(turn + step) % count]);
-    for instance in in_turn.filter(|instance| instance.ready.load(Ordering::Relaxed)) {
-        let Some(place) = instance.place() else {
+/// Connects the client to a ready backend, starting at index `first`, and copies
+/// in both directions until either side closes. Returns whether there was one.
+async fn forward(mut client: TcpStream, first: usize, backends: &[Backend]) -> bool {
+    let count = backends.len();
+    let in_order = (0..count).map(|step| &backends[(first + step) % count]);
+    for backend in in_order.filter(|backend| backend.ready.load(Ordering::Relaxed)) {
+        let Some(endpoints) = backend.endpoints() else {
             continue;
         };
-        // One that has just ended is passed over.
-        let Ok(Ok(mut server)) = timeout(PATIENCE, TcpStream::connect(place.push)).await else {
+        // A backend that has just exited still counts as ready; try the next one.
+        let Ok(Ok(mut server)) = timeout(CHECK_TIMEOUT, TcpStream::connect(endpoints.push)).await
+        else {
             continue;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        // How a connection ends is between its two ends.
+        // An error on an established connection is for the two peers to handle.
         let _ = copy_bidirectional(&mut client, &mut server).await;
         return true;
     }
     false
 }
 
-async fn check(instances: Arc<Vec<Instance>>, index: usize) {
-    let instance = &instances[index];
-    let mut unready = 0;
+async fn check(backends: Arc<Vec<Backend>>, index: usize) {
+    let backend = &backends[index];
+    let mut failures = 0;
     loop {
-        let ready = match instance.place() {
-            Some(place) => matches!(
-                timeout(PATIENCE, is_ready(place.admin)).await,
+        let ready = match backend.endpoints() {
+            Some(endpoints) => matches!(
+                timeout(CHECK_TIMEOUT, is_ready(endpoints.admin)).await,
                 Ok(Some(true))
             ),
             None => false,
         };
-        unready = if ready { 0 } else { unready + 1 };
-        if ready || unready >= UNREADY_IN_ROW {
-            instance.ready.store(ready, Ordering::Relaxed);
+        failures = if ready { 0 } else { failures + 1 };
+        if ready || failures >= FAILURES_BEFORE_REMOVAL {
+            backend.ready.store(ready, Ordering::Relaxed);
         }
-        sleep(INTERVAL).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 

@@ -1,8 +1,8 @@
-//! The bodies that the platform sends for the two notifications of the mission,
-//! compact and with every field of the published tables.
+//! Bodies of the two notification types that have topics of their own: compact
+//! JSON with every field of the platform's published tables.
 
-/// A device acknowledged a command: `status` is `sent`, `delivered` or
-/// `executed`.
+/// A `messageConfirm`, which reports the progress of a command: `status` is
+/// `sent`, `delivered` or `executed`.
 pub fn message_confirm(request_id: &str, device_id: &str, status: &str) -> String {
     format!(
         "{{\"notifyType\":\"messageConfirm\",\"header\":{{\
@@ -15,7 +15,8 @@ pub fn message_confirm(request_id: &str, device_id: &str, status: &str) -> Strin
     )
 }
 
-/// A software upgrade of a device ended: `result` is `SUCCESS` or `FAIL`.
+/// A `swUpgradeResultNotify`, which reports the end of a device's software
+/// upgrade: `result` is `SUCCESS` or `FAIL`.
 pub fn upgrade_result(device_id: &str, operation_id: &str, result: &str) -> String {
     format!(
         "{{\"notifyType\":\"swUpgradeResultNotify\",\

@@ -1,19 +1,21 @@
-//! Certificates for tests: an authority, a server and a client of it, made
-//! afresh and written as PEM files, and TLS clients that trust the authority.
+//! Freshly generated certificates, written as PEM files: a CA, a server
+//! certificate and a client certificate, and TLS clients that trust the CA.
 
 #![allow(
     dead_code,
     clippy::unwrap_used,
-    reason = "each test binary uses its part, and what cannot be made fails its test"
+    reason = "each test binary uses only part of this, and a failure to generate fails the test"
 )]
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -25,24 +27,24 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme, SupportedProtocolVersion, WantsVerifier,
+    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion, WantsVerifier,
 };
 
-/// The names and addresses a server certificate is for.
+/// The subject alternative names of the server certificate.
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// The year in which a fresh server certificate ends.
+/// The year in which the first server certificate expires.
 pub(crate) const FIRST_END_YEAR: i32 = 2040;
 
-/// An authority and what it issued, as files that go with it.
+/// A CA and the certificates it issued; the files are deleted on drop.
 pub(crate) struct Certificates {
     authority: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
 impl Certificates {
-    /// A new authority with a server certificate for `localhost`, 127.0.0.1
-    /// and `::1`, and a client certificate.
+    /// Generates a CA, a server certificate for `localhost`, `127.0.0.1` and
+    /// `::1`, and a client certificate.
     pub(crate) fn new() -> Self {
         let certificates = Self {
             authority: authority(),
@@ -50,18 +52,35 @@ impl Certificates {
         };
         fs::write(certificates.ca_file(), certificates.authority.pem()).unwrap();
         certificates.renew_server(FIRST_END_YEAR);
-        certificates.issue_client();
+        certificates.issue_client(
+            "northbridge test client",
+            certificates.client_certificate_file(),
+            certificates.client_key_file(),
+        );
         certificates
     }
 
-    /// Replaces the server's certificate and key by new ones of the same
-    /// authority that end with the first day of `end_year`.
+    /// Replaces the server's certificate and key. The new certificate is issued
+    /// by the same CA and expires on January 1 of `end_year`.
     pub(crate) fn renew_server(&self, end_year: i32) {
         let names = SERVER_NAMES.map(String::from);
         let mut params = CertificateParams::new(names).unwrap();
         params.not_after = date_time_ymd(end_year, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(&params, self.certificate_file(), self.key_file());
+    }
+
+    /// Issues another client certificate, whose subject has only this common name,
+    /// and returns its file and that of its key.
+    pub(crate) fn named_client(&self, common_name: &str) -> (PathBuf, PathBuf) {
+        let file = |suffix| {
+            self.directory
+                .path()
+                .join(format!("{common_name}.{suffix}"))
+        };
+        let (certificate, key) = (file("pem"), file("key"));
+        self.issue_client(common_name, certificate.clone(), key.clone());
+        (certificate, key)
     }
 
     pub(crate) fn ca_file(&self) -> PathBuf {
@@ -84,13 +103,13 @@ impl Certificates {
         self.directory.path().join("client.key")
     }
 
-    /// A TLS client that trusts the authority and shows no certificate.
+    /// A TLS client that trusts the CA and presents no certificate.
     pub(crate) fn client(&self) -> ClientConfig {
         let trusting = client_builder().with_root_certificates(self.roots());
         trusting.with_no_client_auth()
     }
 
-    /// As [`Self::client`], speaking one version of TLS alone.
+    /// Like [`Self::client`], restricted to one TLS version.
     pub(crate) fn client_speaking(
         &self,
         version: &'static SupportedProtocolVersion,
@@ -101,8 +120,8 @@ impl Certificates {
         trusting.with_no_client_auth()
     }
 
-    /// As [`Self::client`], whatever name the certificate is for; the common
-    /// name check of the platform is optional as well.
+    /// Like [`Self::client`], without host name verification, which is optional
+    /// on the platform as well.
     pub(crate) fn client_ignoring_names(&self) -> ClientConfig {
         let roots = Arc::new(self.roots());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider());
@@ -112,13 +131,13 @@ impl Certificates {
         trusting.with_no_client_auth()
     }
 
-    /// A TLS client that trusts the authority and shows its certificate.
+    /// A TLS client that trusts the CA and presents the client certificate.
     pub(crate) fn client_with_certificate(&self) -> ClientConfig {
         self.client_with_certificate_of(self)
     }
 
-    /// A TLS client that trusts this authority and shows another one's
-    /// certificate.
+    /// A TLS client that trusts this CA and presents a client certificate that
+    /// another CA issued.
     pub(crate) fn client_with_certificate_of(&self, other: &Self) -> ClientConfig {
         let certificate = CertificateDer::from_pem_file(other.client_certificate_file()).unwrap();
         let key = PrivateKeyDer::from_pem_file(other.client_key_file()).unwrap();
@@ -128,20 +147,53 @@ impl Certificates {
             .unwrap()
     }
 
+    /// Listens on an address, and shows the server certificate to everybody who
+    /// connects, until the tests end. Closes each connection after its handshake.
+    /// Returns the address with its port.
+    pub(crate) fn show_at(&self, address: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = Arc::new(self.server());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let config = Arc::clone(&config);
+                thread::spawn(move || {
+                    let mut connection = ServerConnection::new(config).unwrap();
+                    // A client that speaks something else, or rejects the
+                    // certificate, ends it.
+                    let mut exchange = || connection.complete_io(&mut stream);
+                    while exchange().is_ok_and(|(read, _)| read > 0) {}
+                });
+            }
+        });
+        address
+    }
+
+    fn server(&self) -> ServerConfig {
+        let chain = CertificateDer::pem_file_iter(self.certificate_file()).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.key_file()).unwrap();
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        builder
+            .with_no_client_auth()
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap()
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         roots
     }
 
-    fn issue_client(&self) {
+    fn issue_client(&self, common_name: &str, certificate: PathBuf, key: PathBuf) {
         let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(
-            &params,
-            self.client_certificate_file(),
-            self.client_key_file(),
-        );
+        self.issue(&params, certificate, key);
     }
 
     fn issue(&self, params: &CertificateParams, certificate_file: PathBuf, key_file: PathBuf) {
@@ -171,7 +223,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Verifies everything but the name.
+/// Verifies everything except the host name.
 #[derive(Debug)]
 struct IgnoringNames(Arc<WebPkiServerVerifier>);
 
@@ -188,7 +240,7 @@ impl ServerCertVerifier for IgnoringNames {
             self.0
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is compared last, when all else has been found right.
+            // webpki checks the name last, so everything else is valid by now.
             Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }

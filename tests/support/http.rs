@@ -1,5 +1,5 @@
-//! Two HTTP clients: bytes on a socket for requests that no library would send,
-//! and hyper for those that any would.
+//! Two HTTP clients: raw bytes on a socket for requests that no library would
+//! send, and hyper for ordinary ones.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,81 +12,78 @@ use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body, without its transfer coding.
+    /// The body after the transfer coding was removed.
     pub body: Bytes,
 }
 
 impl Response {
-    /// The header's value; `None` where it is missing or no text.
+    /// The header's value; `None` if it is missing or is not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// A connection on which a test writes bytes as it likes.
+/// A connection on which a test writes arbitrary bytes.
 #[derive(Debug)]
 pub struct RawConnection {
     stream: BufReader<TcpStream>,
 }
 
 impl RawConnection {
-    /// Connects; nothing is sent.
+    /// Connects without sending anything.
     pub fn open(address: SocketAddr) -> Self {
         Self::try_open(address).expect("a listening address")
     }
 
-    /// Connects to an address where perhaps nobody listens.
+    /// Like [`RawConnection::open`], for an address that may not be listening.
     pub fn try_open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
     }
 
-    /// Writes bytes; panics when the other side has closed.
+    /// Writes bytes; panics if the peer has closed the connection.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_write(bytes).expect("an open connection");
     }
 
-    /// Writes bytes to a side that may have closed.
+    /// Writes bytes to a peer that may have closed the connection.
     pub fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Closes the sending side alone; answers can still be read.
+    /// Closes only the sending side; responses can still be read.
     pub fn finish_writing(&mut self) {
         self.stream.get_mut().shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Writes a whole POST with these headers and the body's length.
+    /// Writes a complete POST with these headers and the body's length.
     pub fn write_post(&mut self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
         self.write(post_head(path, headers, body.as_ref().len()));
         self.write(body);
     }
 
-    /// Reads one response; an interim one (1xx) counts as one.
+    /// Reads one response; an interim response (1xx) counts as one.
     pub fn read_response(&mut self) -> Response {
         self.try_read_response().expect("a response")
     }
 
-    /// As [`RawConnection::read_response`]; `None` when the other side closed
-    /// or reset the connection before the first byte.
+    /// Like [`RawConnection::read_response`]; `None` if the peer closed or reset
+    /// the connection before the first byte.
     pub fn try_read_response(&mut self) -> Option<Response> {
         let first = self.line()?;
         let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -111,13 +108,14 @@ impl RawConnection {
         }
     }
 
-    /// Whether the other side closes without another byte.
+    /// Waits for the peer's next byte or close. Returns whether it closed the
+    /// connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)
     }
 
-    /// As [`RawConnection::is_closed`], where bytes that the other side did not
-    /// read may turn its close into a reset.
+    /// Like [`RawConnection::is_closed`], but also accepts a reset, which is what
+    /// a close becomes if the peer has left bytes unread.
     pub fn is_closed_or_reset(&mut self) -> bool {
         let read = self.stream.fill_buf();
         read.map_or_else(
@@ -126,7 +124,7 @@ impl RawConnection {
         )
     }
 
-    /// Reads exactly so many bytes.
+    /// Reads exactly `length` bytes.
     pub fn read_bytes(&mut self, length: usize) -> Vec<u8> {
         self.exactly(length)
     }
@@ -147,7 +145,8 @@ impl RawConnection {
         headers
     }
 
-    /// RFC 9112, section 6.3: none, in chunks, by length, or until the close.
+    /// Reads a body as RFC 9112, section 6.3, delimits it: none, chunked, by
+    /// length, or until the connection closes.
     fn body(&mut self, status: u16, headers: &HeaderMap) -> Vec<u8> {
         if status < 200 || status == 204 || status == 304 {
             return Vec::new();
@@ -190,7 +189,7 @@ impl RawConnection {
     }
 }
 
-/// Which HTTP a [`Connection`] speaks from its first byte on.
+/// The HTTP version that a [`Connection`] speaks from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.1 with keep-alive.
@@ -199,17 +198,16 @@ pub enum Version {
     Http2,
 }
 
-/// One kept-alive connection of hyper's client, driven by a task of its own.
+/// A persistent connection of hyper's client, driven by a task of its own.
 #[derive(Debug)]
 pub enum Connection {
     /// HTTP/1.1: one request at a time.
     Http1(http1::SendRequest<Full<Bytes>>),
-    /// HTTP/2: clones of the sender share the connection.
+    /// HTTP/2: clones of the sender share one connection.
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Connection {
-    /// Connects over TCP.
     pub async fn open(address: SocketAddr, version: Version) -> std::io::Result<Self> {
         let stream = tokio::net::TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -218,7 +216,7 @@ impl Connection {
             .map_err(std::io::Error::other)
     }
 
-    /// Speaks HTTP over a stream that is open already, such as one of TLS.
+    /// Speaks HTTP over a stream that is already established, such as TLS.
     pub async fn over<S>(stream: S, version: Version) -> hyper::Result<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -238,7 +236,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response> {
         let response = match self {
             Self::Http1(sender) => {
@@ -258,11 +256,10 @@ impl Connection {
         })
     }
 
-    /// Posts JSON to a path.
     pub async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> hyper::Result<Response> {
         let uri = match self {
             Self::Http1(_) => path.to_owned(),
-            // HTTP/2 has the authority in a field of its own.
+            // HTTP/2 carries the authority in a pseudo-header.
             Self::Http2(_) => format!("http://northbridge.test{path}"),
         };
         let request = Request::builder()
@@ -278,13 +275,13 @@ impl Connection {
     }
 }
 
-/// Posts JSON over a connection of its own.
+/// Posts JSON over a new connection.
 pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Response {
     let connection = Connection::open(address, Version::Http1).await;
     connection.unwrap().post(path, body).await.unwrap()
 }
 
-/// The head of a POST over HTTP/1.1 that declares so many bytes.
+/// The head of an HTTP/1.1 POST whose `Content-Length` is `length`.
 pub fn post_head(path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: northbridge.test\r\n");
     for (name, value) in headers {
@@ -293,7 +290,7 @@ pub fn post_head(path: &str, headers: &[(&str, &str)], length: usize) -> String 
     head + &format!("content-length: {length}\r\n\r\n")
 }
 
-/// Posts with these headers over a connection of its own, without a runtime.
+/// Posts with these headers over a new connection, without an async runtime.
 pub fn post_with(
     address: SocketAddr,
     path: &str,
@@ -305,8 +302,8 @@ pub fn post_with(
     connection.read_response()
 }
 
-/// Gets a path over a connection of its own, without a runtime; `None` when
-/// nobody listens or answers.
+/// Gets a path over a new connection, without an async runtime; `None` if the
+/// address is not listening or does not answer.
 pub fn get(address: SocketAddr, path: &str) -> Option<Response> {
     let mut connection = RawConnection::try_open(address).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

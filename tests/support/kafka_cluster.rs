@@ -1,12 +1,14 @@
-//! A real Apache Kafka for tests: `KRaft` nodes on free loopback ports.
+//! A real Apache Kafka cluster: `KRaft` nodes on free loopback ports, or brokers
+//! and their `ZooKeeper` if `NORTHBRIDGE_TEST_KAFKA_VERSION` is an old version.
 //!
-//! Time-outs are Kafka's own, because the faults that tests make are about
-//! them: a broker that vanished is given up after nine seconds. What differs
-//! from stock is written down in `broker.rs`, with its reason.
+//! Timeouts keep Kafka's defaults because the fault tests depend on them: a dead
+//! broker is fenced after nine seconds. `broker.rs` gives the reason for each
+//! property that differs from the default.
 //!
 //! It must not know what tests do with the cluster.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,139 +20,198 @@ use rdkafka::metadata::Metadata;
 use tempfile::TempDir;
 
 use super::eventually;
-use broker::Role;
-pub use broker::{Broker, Way};
+pub use broker::{Broker, Link};
+use properties::Role;
 
 mod broker;
 mod class_data;
 mod disk;
 mod distribution;
 mod ports;
+mod properties;
+mod requests;
+pub mod secured;
 
-/// The variable that names a cluster to use in place of the shared one.
+/// The environment variable with the bootstrap servers of an external cluster,
+/// which replaces the shared one.
 const EXTERNAL: &str = "NORTHBRIDGE_TEST_KAFKA";
 
-/// What a cluster is made of.
+/// The topology and the properties of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// How many brokers.
     pub brokers: usize,
-    /// Whether the controller is a node of its own, as Apache Kafka recommends
-    /// it; else every broker is one of the controllers. With a broker that is
-    /// the active one, a new controller has to be elected first, and gives the
-    /// dead broker another whole session: over 13 s can pass.
-    pub controller_apart: bool,
-    /// Server properties on top of, or in place of, the test support's own.
+    /// Runs the controller as a separate node, as Apache Kafka recommends.
+    /// Otherwise every broker is a controller too; if the active controller dies
+    /// with its broker, the cluster first elects a new controller, which then
+    /// grants the dead broker another full session: failover can take over 13 s.
+    pub dedicated_controller: bool,
+    /// Server properties that are added to the test support's own, or override
+    /// them.
     pub properties: Vec<(String, String)>,
-    /// How many zones of clients reach the brokers through ways of their own,
-    /// besides the direct one: see [`Cluster::zone_bootstrap`].
+    /// How many zones of clients have their own links to the brokers, besides
+    /// the direct listener: see [`Cluster::zone_bootstrap`].
     pub zones: usize,
-    /// The index of the broker that has a file system of its own, to be filled.
-    pub own_disk: Option<usize>,
+    /// Further listeners, each with its own link, which follow those of the zones.
+    /// Their security needs properties of its own.
+    pub secured_listeners: Vec<Listener>,
+    /// SCRAM credentials that exist from the start, in the format of the storage
+    /// tool's `--add-scram`.
+    pub scram: Vec<String>,
+    /// The index of the broker whose log directory is a separate file system
+    /// that a test can fill.
+    pub dedicated_disk: Option<usize>,
+}
+
+/// A listener besides the one that the tests' own clients use.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name in Kafka's properties.
+    pub name: String,
+    /// Its `security.protocol`.
+    pub protocol: &'static str,
+    /// The host that brokers advertise to its clients; they listen on 127.0.0.1.
+    pub advertised_host: Ipv4Addr,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             brokers: 3,
-            controller_apart: false,
+            dedicated_controller: false,
             properties: Vec::new(),
             zones: 0,
-            own_disk: None,
+            secured_listeners: Vec::new(),
+            scram: Vec::new(),
+            dedicated_disk: None,
         }
     }
 }
 
 impl ClusterOptions {
-    fn roles(&self) -> Vec<Role> {
-        if self.controller_apart {
-            let mut roles = vec![Role::Broker; self.brokers];
-            roles.push(Role::Controller);
-            roles
+    fn listeners(&self) -> Vec<Listener> {
+        let zone = |zone| Listener {
+            name: format!("ZONE{zone}"),
+            protocol: "PLAINTEXT",
+            advertised_host: Ipv4Addr::LOCALHOST,
+        };
+        let zones = (0..self.zones).map(zone);
+        zones.chain(self.secured_listeners.clone()).collect()
+    }
+
+    /// The role of each node; the one that is no broker comes last.
+    fn roles(&self, needs_zookeeper: bool) -> Vec<Role> {
+        let separate = if needs_zookeeper {
+            Role::ZooKeeper
+        } else if self.dedicated_controller {
+            Role::Controller
         } else {
-            vec![Role::Combined; self.brokers]
-        }
+            return vec![Role::Combined; self.brokers];
+        };
+        let mut roles = vec![Role::Broker; self.brokers];
+        roles.push(separate);
+        roles
     }
 }
 
-/// A cluster of this test's own, to be broken at will; dropping it ends it.
+/// A cluster that one test owns and may break; dropping it stops all nodes.
 #[derive(Debug)]
 pub struct Cluster {
     brokers: Vec<Broker>,
     controller: Option<Broker>,
     directory: TempDir,
-    _turn: Option<Turn>,
+    _slot: Option<ClusterSlot>,
 }
 
 impl Cluster {
-    /// Starts a cluster and returns when every broker knows every other.
+    /// Starts a cluster and waits until every broker knows all the others.
     ///
-    /// Waits while another test of this process has a cluster of its own.
+    /// Blocks while another test in this process owns a cluster.
     pub fn start(options: &ClusterOptions) -> Self {
-        let turn = Turn::take();
-        Self::start_now(options, Some(turn))
+        let slot = ClusterSlot::take();
+        Self::start_now(options, Some(slot))
     }
 
-    /// All brokers' addresses, as `bootstrap.servers` wants them.
+    /// All brokers' addresses, in the format of `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<_> = self.brokers.iter().map(Broker::address).collect();
         addresses.join(",")
     }
 
-    /// As [`Cluster::bootstrap`], for the clients of one zone. Nobody listens
-    /// there before a network forwards it: every broker names these addresses
-    /// to whoever comes by them.
+    /// Like [`Cluster::bootstrap`], for the clients of one zone. The brokers
+    /// advertise these addresses to clients that connect through them; a network
+    /// proxy must listen there.
     pub fn zone_bootstrap(&self, zone: usize) -> String {
-        let ways = self.brokers.iter().map(|broker| broker.way(zone));
-        let addresses: Vec<_> = ways.map(|way| way.advertised.to_string()).collect();
+        let links = self.brokers.iter().map(|broker| broker.link(zone));
+        let addresses: Vec<_> = links.map(|link| link.advertised.to_string()).collect();
         addresses.join(",")
     }
 
-    /// One broker, counted from 0.
     pub fn broker(&self, index: usize) -> &Broker {
         &self.brokers[index]
     }
 
-    /// All brokers, in the order of their index.
+    /// The broker of this index, so that a test can move it.
+    pub fn broker_mut(&mut self, index: usize) -> &mut Broker {
+        &mut self.brokers[index]
+    }
+
+    /// All brokers, by index.
     pub fn brokers(&self) -> &[Broker] {
         &self.brokers
     }
 
-    /// The controller.
+    /// The dedicated controller, or the `ZooKeeper` of an old version.
     ///
-    /// Panics where it is no node of its own.
+    /// # Panics
+    ///
+    /// Panics if the cluster has none.
     pub fn controller(&self) -> &Broker {
-        self.controller.as_ref().expect("a controller apart")
+        self.controller.as_ref().expect("a dedicated controller")
     }
 
-    /// The controller, where it is a node of its own, and all brokers.
+    /// The dedicated controller or `ZooKeeper`, if there is one, and all brokers.
     pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
         self.controller.iter().chain(&self.brokers)
     }
 
-    /// Where the nodes keep their properties, logs and data; deleted with the
+    /// The directory of the nodes' properties, logs and data; deleted with the
     /// cluster.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// SIGKILL to all nodes.
+    /// Sends SIGKILL to all nodes.
     pub fn kill_all(&self) {
         self.nodes().for_each(Broker::kill);
     }
 
-    /// Starts all that do not run, on the same ports and data, and waits until
-    /// they are up.
+    /// Starts all nodes that are down, on the same ports and data, and waits
+    /// until they are up.
     pub fn restart_all(&self) {
         self.nodes().for_each(Broker::launch);
         self.nodes().for_each(Broker::wait_until_up);
         self.wait_until_complete();
     }
 
-    /// The index of the broker that leads the partition, as far as the brokers
-    /// that answer know: up to nine seconds late after one was killed.
+    /// Puts an empty cluster with another ID in the place of this one, on the
+    /// same addresses.
     ///
-    /// Waits while the partition has no leader.
+    /// # Panics
+    ///
+    /// Panics if the cluster has a dedicated controller.
+    pub fn replace_with_another(&self) {
+        assert!(self.controller.is_none(), "it would keep the old ID");
+        self.kill_all();
+        self.brokers.iter().for_each(Broker::erase);
+        broker::format_all(&self.brokers, broker::OTHER_CLUSTER_ID, &[]);
+        self.restart_all();
+    }
+
+    /// The index of the broker that leads the partition, according to the
+    /// brokers that respond. The metadata can be nine seconds stale after a
+    /// broker was killed.
+    ///
+    /// Blocks while the partition has no leader.
     pub fn leader_of(&self, topic: &str, partition: i32) -> usize {
         eventually("the partition has a leader", || {
             let metadata = self.metadata(Some(topic))?;
@@ -160,34 +221,36 @@ impl Cluster {
         })
     }
 
-    /// Waits until every replica of every partition is in sync again, so that
-    /// the next fault meets a whole cluster.
+    /// Waits until every replica of every partition is in sync, so that the next
+    /// fault hits a healthy cluster.
     ///
-    /// All brokers that answer must say so and name the same leaders: one that
-    /// was frozen still takes itself for the leader that it was.
+    /// All brokers that respond must agree, and name the same leaders: a broker
+    /// that was frozen still believes that it leads the partitions that it led.
     pub fn wait_until_in_sync(&self) {
         eventually("every replica is in sync", || {
             let running = self.brokers.iter().filter(|broker| broker.is_answering());
-            let told: Option<Vec<_>> = running
+            let views: Option<Vec<_>> = running
                 .map(|broker| leaders_in_sync(&metadata_from(broker.address(), None).ok()?))
                 .collect();
-            let mut told = told?.into_iter();
-            let first = told.next()?;
-            told.all(|leaders| leaders == first).then_some(())
+            let mut views = views?.into_iter();
+            let first = views.next()?;
+            views.all(|leaders| leaders == first).then_some(())
         });
     }
 
-    fn start_now(options: &ClusterOptions, turn: Option<Turn>) -> Self {
+    fn start_now(options: &ClusterOptions, slot: Option<ClusterSlot>) -> Self {
         let distribution = class_data::distribution();
         let directory = data_directory();
         let mut brokers = broker::configure(distribution, directory.path(), options);
-        broker::format_all(&brokers);
-        let controller = options.controller_apart.then(|| brokers.pop()).flatten();
+        broker::format_all(&brokers, broker::CLUSTER_ID, &options.scram);
+        let controller = (brokers.len() > options.brokers)
+            .then(|| brokers.pop())
+            .flatten();
         let cluster = Self {
             brokers,
             controller,
             directory,
-            _turn: turn,
+            _slot: slot,
         };
         cluster.restart_all();
         cluster
@@ -195,14 +258,14 @@ impl Cluster {
 
     fn wait_until_complete(&self) {
         for broker in &self.brokers {
-            eventually("every broker knows every other", || {
+            eventually("every broker knows all the others", || {
                 let metadata = metadata_from(broker.address(), None).ok()?;
                 (metadata.brokers().len() == self.brokers.len()).then_some(())
             });
         }
     }
 
-    /// From the first broker that answers; a frozen one does not.
+    /// Metadata from the first broker that is running and not frozen.
     fn metadata(&self, topic: Option<&str>) -> Option<Metadata> {
         let mut running = self.brokers.iter().filter(|broker| broker.is_answering());
         running.find_map(|broker| metadata_from(broker.address(), topic).ok())
@@ -213,7 +276,7 @@ impl Cluster {
     }
 }
 
-/// The cluster that all tests of a binary share, and nobody may break.
+/// The cluster that all tests of a binary share; no test may break it.
 #[derive(Debug)]
 pub struct SharedCluster {
     bootstrap: String,
@@ -221,16 +284,16 @@ pub struct SharedCluster {
 }
 
 impl SharedCluster {
-    /// The addresses, as `bootstrap.servers` wants them.
+    /// The addresses, in the format of `bootstrap.servers`.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 }
 
-/// The shared cluster, started by the first test that asks: three brokers, or
-/// the one that `NORTHBRIDGE_TEST_KAFKA` names.
+/// The shared cluster: the one that `NORTHBRIDGE_TEST_KAFKA` names, else three
+/// brokers that the first call starts.
 ///
-/// Tests keep out of each other's way by [`unique_prefix`].
+/// [`unique_prefix`] isolates tests from each other.
 pub fn shared() -> &'static SharedCluster {
     static SHARED: LazyLock<SharedCluster> = LazyLock::new(|| match std::env::var(EXTERNAL) {
         Ok(bootstrap) => SharedCluster {
@@ -242,8 +305,8 @@ pub fn shared() -> &'static SharedCluster {
     &SHARED
 }
 
-/// A prefix for topics, groups and transactional ids that no other test has,
-/// nor an earlier run on the same cluster.
+/// A prefix for topics, groups and transactional IDs that no other test uses,
+/// and no earlier run on the same cluster.
 pub fn unique_prefix(test: &str) -> String {
     format!("{test}-{:08x}.", fastrand::u32(..))
 }
@@ -263,7 +326,7 @@ fn metadata_from(address: &str, topic: Option<&str>) -> KafkaResult<Metadata> {
     client.fetch_metadata(topic, Duration::from_secs(2))
 }
 
-/// The leader of each partition, where all replicas are in sync.
+/// The leader of each partition; `None` if any replica is out of sync.
 fn leaders_in_sync(metadata: &Metadata) -> Option<BTreeMap<(String, i32), i32>> {
     let partitions = metadata.topics().iter().flat_map(|topic| {
         let name = topic.name();
@@ -289,18 +352,18 @@ fn data_directory() -> TempDir {
         .expect("a directory for the cluster")
 }
 
-/// The right to have a cluster of one's own: three nodes take most of a
-/// gigabyte and, while they start, both cores of a small machine.
+/// Permission to own a cluster. One test at a time has it: three nodes need
+/// most of a gigabyte and, during startup, both cores of a small machine.
 #[derive(Debug)]
-struct Turn;
+struct ClusterSlot;
 
-static TAKEN: Mutex<bool> = Mutex::new(false);
-static FREE: Condvar = Condvar::new();
+static SLOT_TAKEN: Mutex<bool> = Mutex::new(false);
+static SLOT_FREED: Condvar = Condvar::new();
 
-impl Turn {
+impl ClusterSlot {
     fn take() -> Self {
-        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = FREE
+        let taken = SLOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = SLOT_FREED
             .wait_while(taken, |taken| *taken)
             .unwrap_or_else(PoisonError::into_inner);
         *taken = true;
@@ -308,9 +371,9 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ClusterSlot {
     fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        FREE.notify_one();
+        *SLOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        SLOT_FREED.notify_one();
     }
 }

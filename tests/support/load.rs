@@ -1,9 +1,9 @@
-//! Load for tests of behaviour under load: pushes at a constant rate, whether
-//! or not earlier ones were answered (an open loop).
+//! An open-loop load generator: pushes at a constant rate, whether or not
+//! earlier ones have been answered.
 //!
-//! A push's latency counts from when it was meant to be sent, so that a stall
-//! shows in every push behind it and not in one alone. It runs on a thread and
-//! a runtime of its own, beside tests of any kind.
+//! Latency is measured from the intended send time, so a stall shows in every
+//! push that it delays (no coordinated omission). The load runs on a thread and
+//! an async runtime of its own, so both kinds of tests can use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,45 +20,42 @@ use tokio_util::sync::CancellationToken;
 use super::http::{Connection, Version};
 use super::{bodies, eventually};
 
-/// How long the platform waits for an answer, by its documentation.
-const SENDER_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the platform waits for an answer, according to its documentation.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What to send, and where.
+/// What to send, where, and at which rate.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Where pushes are received.
     pub address: SocketAddr,
-    /// The path they are posted to.
     pub path: String,
-    /// Pushes a second over all connections.
+    /// Pushes per second over all connections.
     pub rate_per_s: u32,
-    /// Kept-alive connections, each with one push at a time.
+    /// Persistent connections, each with one push in flight at a time.
     ///
-    /// While all of them wait, further pushes are late: by rate times the
-    /// longest wait there are enough of them for none to be.
+    /// While all of them wait, further pushes are sent late. The rate times the
+    /// longest latency is enough for none to be.
     pub connections: u32,
-    /// What to send, each in its turn.
+    /// The notification types, sent in rotation.
     pub kinds: &'static [Kind],
-    /// When to stop by itself.
     pub until: Until,
-    /// What the ids of this load start with.
+    /// The prefix of all IDs in this load.
     pub prefix: String,
 }
 
 /// When a load ends, unless it is stopped before.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
-    /// Only when it is stopped.
+    /// Runs until it is stopped.
     Stopped,
-    /// After so many pushes.
+    /// Ends after this many pushes.
     Pushes(u32),
-    /// After so long.
+    /// Ends after this time.
     Elapsed(Duration),
 }
 
 impl Load {
-    /// 200 pushes a second of the mission's two kinds over 16 connections until
-    /// stopped, to the default path; ids differ from any other load's of this process.
+    /// 200 pushes per second of the two main types over 16 connections until
+    /// stopped, to the default path; IDs are unique in this process.
     pub fn to(address: SocketAddr) -> Self {
         static LOADS: AtomicU32 = AtomicU32::new(0);
         Self {
@@ -72,7 +69,7 @@ impl Load {
         }
     }
 
-    /// The push at this place: its kind, its key, its body.
+    /// Type, expected key and body of one push.
     fn notification(&self, number: u32) -> (Kind, String, Bytes) {
         let prefix = &self.prefix;
         let device = format!("{prefix}-device-{number}");
@@ -96,15 +93,14 @@ impl Load {
         (kind, key, body.into())
     }
 
-    /// Starts to send.
-    pub fn start(self) -> Running {
+    pub fn start(self) -> RunningLoad {
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
         let thread = {
             let (stop, progress) = (stop.clone(), Arc::clone(&progress));
             thread::spawn(move || self.run(stop, progress))
         };
-        Running {
+        RunningLoad {
             thread: Some(thread),
             stop,
             progress,
@@ -116,14 +112,14 @@ impl Load {
             .enable_all()
             .build();
         runtime.unwrap().block_on(async {
-            let plan = Arc::new(Plan {
+            let run = Arc::new(LoadRun {
                 load: self,
                 start: Instant::now(),
                 stop,
                 progress,
             });
-            let connections: JoinSet<_> = (0..plan.load.connections)
-                .map(|_| Arc::clone(&plan).send_on_one_connection())
+            let connections: JoinSet<_> = (0..run.load.connections)
+                .map(|_| Arc::clone(&run).send_on_one_connection())
                 .collect();
             let mut pushes: Vec<_> = connections.join_all().await.concat();
             pushes.sort_by_key(|push| push.number);
@@ -132,57 +128,56 @@ impl Load {
     }
 }
 
-/// A load under way; dropping it stops it.
+/// A running load; dropping it stops it.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningLoad {
     thread: Option<JoinHandle<Report>>,
     stop: CancellationToken,
     progress: Arc<Progress>,
 }
 
-impl Running {
-    /// How many pushes were answered, or failed, so far.
+impl RunningLoad {
+    /// How many pushes have been answered or have failed so far.
     pub fn answered(&self) -> u32 {
         self.progress.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more were.
+    /// Waits until `more` further pushes have been answered or have failed.
     pub fn wait_for_answers(&self, more: u32) {
         let wanted = self.answered() + more;
-        eventually("the load is answered", || {
+        eventually("more pushes are answered", || {
             (self.answered() >= wanted).then_some(())
         });
     }
 
-    /// Sends no more, waits for the answers to what was sent, and reports.
+    /// Stops sending, waits for outstanding answers, and reports.
     pub fn stop(self) -> Report {
         self.stop.cancel();
         self.finish()
     }
 
-    /// Waits for the end that the load has by itself, and reports.
+    /// Waits until the load ends as its [`Until`] says, and reports.
     pub fn finish(mut self) -> Report {
-        let thread = self.thread.take().expect("it is taken here alone");
+        let thread = self.thread.take().expect("it is taken only here");
         thread.join().expect("the load does not panic")
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningLoad {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-/// What became of every push, in the order they were meant to be sent.
+/// The result of every push, by intended send time.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// One entry a push.
     pub pushes: Vec<Push>,
 }
 
 impl Report {
-    /// How many pushes had each answer, such as `"200"`; the text of the error
-    /// stands for what has none.
+    /// How many pushes got each answer: a status such as `"200"`, or the error
+    /// text if there was no answer.
     pub fn answers(&self) -> BTreeMap<String, usize> {
         let mut answers = BTreeMap::new();
         for push in &self.pushes {
@@ -191,19 +186,19 @@ impl Report {
         answers
     }
 
-    /// The longest time from a push's intended sending to its answer.
+    /// The longest time from a push's intended send time to its answer.
     pub fn slowest(&self) -> Duration {
         let latencies = self.pushes.iter().map(|push| push.latency);
         latencies.max().unwrap_or_default()
     }
 
-    /// Those that were answered 200: each must be found in Kafka.
+    /// The pushes that were answered 200; each must be in Kafka.
     pub fn acknowledged(&self) -> impl Iterator<Item = &Push> {
         let acknowledged = |push: &&Push| push.answer == Answer::Status(200);
         self.pushes.iter().filter(acknowledged)
     }
 
-    /// The acknowledged bodies that are not among these stored ones.
+    /// The acknowledged pushes whose bodies are not in `stored`.
     pub fn missing_from<'a>(&self, stored: impl IntoIterator<Item = &'a [u8]>) -> Vec<&Push> {
         let stored: BTreeSet<_> = stored.into_iter().collect();
         let pushes = self.acknowledged();
@@ -213,42 +208,38 @@ impl Report {
     }
 }
 
-/// One push and its fate.
+/// One push and its result.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Its place in the load, from 0.
+    /// Its position in the load, from 0.
     pub number: u32,
-    /// Which notification it is.
     pub kind: Kind,
-    /// The key under which it is to be stored.
+    /// The record key that it must be stored under.
     pub key: String,
-    /// The bytes that were sent.
     pub body: Bytes,
-    /// When it was meant to be sent, from the start of the load on.
+    /// The intended send time, relative to the start of the load.
     pub intended: Duration,
-    /// From then until its answer was there, or failed.
+    /// The time from the intended send time to the answer or failure.
     pub latency: Duration,
-    /// The answer.
     pub answer: Answer,
 }
 
-/// A notification.
+/// A notification type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `messageConfirm`, keyed by its request.
+    /// `messageConfirm`, keyed by request ID.
     CommandStatus,
-    /// `swUpgradeResultNotify`, keyed by its device.
+    /// `swUpgradeResultNotify`, keyed by device ID.
     UpgradeResult,
-    /// `deviceDataChanged`, keyed by its device.
+    /// `deviceDataChanged`, keyed by device ID.
     Other,
 }
 
 /// How a push was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// With this status.
     Status(u16),
-    /// Not at all, for this reason.
+    /// There was no answer, for this reason.
     Failed(String),
 }
 
@@ -263,19 +254,19 @@ impl std::fmt::Display for Answer {
 
 #[derive(Debug, Default)]
 struct Progress {
-    taken: AtomicU32,
+    claimed: AtomicU32,
     answered: AtomicU32,
 }
 
 #[derive(Debug)]
-struct Plan {
+struct LoadRun {
     load: Load,
     start: Instant,
     stop: CancellationToken,
     progress: Arc<Progress>,
 }
 
-impl Plan {
+impl LoadRun {
     async fn send_on_one_connection(self: Arc<Self>) -> Vec<Push> {
         let mut connection = None;
         let mut pushes = Vec::new();
@@ -286,9 +277,9 @@ impl Plan {
         pushes
     }
 
-    /// The next push that nobody has taken, once its time has come.
+    /// Claims the next push and waits until it is due.
     async fn next(&self) -> Option<(u32, Duration)> {
-        let number = self.progress.taken.fetch_add(1, Ordering::Relaxed);
+        let number = self.progress.claimed.fetch_add(1, Ordering::Relaxed);
         let intended = Duration::from_secs(1) * number / self.load.rate_per_s;
         let over = match self.load.until {
             Until::Stopped => false,
@@ -312,11 +303,11 @@ impl Plan {
         intended: Duration,
     ) -> Push {
         let (kind, key, body) = self.load.notification(number);
-        let sent = timeout(SENDER_PATIENCE, self.post(connection, &body)).await;
+        let sent = timeout(SENDER_TIMEOUT, self.post(connection, &body)).await;
         let answer = match sent {
             Ok(Ok(status)) => Answer::Status(status),
             Ok(Err(error)) => Answer::Failed(error.to_string()),
-            Err(_) => Answer::Failed("no answer in time".to_owned()),
+            Err(_) => Answer::Failed("timed out".to_owned()),
         };
         Push {
             number,
@@ -329,7 +320,7 @@ impl Plan {
         }
     }
 
-    /// A connection that failed, or was cut by the time-out, is not used again.
+    /// A connection that failed or timed out is not reused.
     async fn post(
         &self,
         connection: &mut Option<Connection>,
@@ -347,8 +338,8 @@ impl Plan {
                     *connection = Some(current);
                     return Ok(response.status);
                 }
-                // The server had closed it between two pushes, and hyper says
-                // that nothing was sent: any client takes a new connection.
+                // The server closed the idle connection and hyper guarantees that
+                // nothing was sent, so a new connection is safe, as in any client.
                 Err(error) if is_kept && (error.is_canceled() || error.is_closed()) => {}
                 Err(error) => return Err(std::io::Error::other(error)),
             }
@@ -356,7 +347,7 @@ impl Plan {
     }
 }
 
-/// A device reported data.
+/// A `deviceDataChanged`, which reports new property values of a device.
 fn device_data_changed(device_id: &str) -> String {
     format!(
         "{{\"notifyType\":\"deviceDataChanged\",\

@@ -1,8 +1,7 @@
-//! librdkafka's mock cluster as the broker: started in a moment, and broken at
-//! will.
+//! librdkafka's mock cluster: it starts in milliseconds and can be made to fail.
 //!
-//! It has no durability, no election and no real transactions; what is about
-//! those is tested on a real Kafka.
+//! It has no durability, no leader election and no real transactions; tests of
+//! those use a real Kafka.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use super::northbridge::Northbridge;
 use super::records::{Record, read_topic};
 
-/// The topics that the ingress writes, under their default names.
+/// The topics that the ingress writes to, by their default names.
 pub const TOPICS: [&str; 4] = [
     "iot.command-status",
     "iot.upgrade-result",
@@ -21,25 +20,25 @@ pub const TOPICS: [&str; 4] = [
     "iot.dead-letter",
 ];
 
-/// Fewer than by default, so that all leaders are known sooner.
+/// Fewer than the default, so that all leaders are known sooner.
 pub const PARTITIONS: i32 = 2;
 
-/// A mock cluster of three brokers; ends when dropped.
+/// A mock cluster of three brokers; dropping it stops them.
 pub struct Mock {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 impl Mock {
-    /// Starts a cluster that has the ingress's topics.
+    /// Starts a cluster with the ingress's topics.
     pub fn start() -> Self {
         let mock = Self::without_topics();
         for topic in TOPICS {
-            mock.create(topic);
+            mock.create_topic(topic);
         }
         mock
     }
 
-    /// Starts a cluster that has no topics.
+    /// Starts a cluster without any topics.
     pub fn without_topics() -> Self {
         let cluster = MockCluster::new(3).expect("a mock cluster on loopback");
         Self { cluster }
@@ -58,65 +57,69 @@ impl Mock {
         Northbridge::start(&["ingress"], &all)
     }
 
-    /// As [`Mock::ingress`], and waits until it is ready.
+    /// Like [`Mock::ingress`], and waits until it is ready.
     pub fn ready_ingress(&self, settings: &[(&str, &str)]) -> Northbridge {
         let northbridge = self.ingress(settings);
-        northbridge.ready();
+        northbridge.wait_until_ready();
         northbridge
     }
 
-    /// Creates a topic.
-    pub fn create(&self, topic: &str) {
+    pub fn create_topic(&self, topic: &str) {
         self.cluster.create_topic(topic, PARTITIONS, 3).unwrap();
     }
 
-    /// The addresses that clients connect to first.
+    /// The bootstrap servers.
     pub fn bootstrap(&self) -> String {
         self.cluster.bootstrap_servers()
     }
 
-    /// Every answer of a broker comes so much later.
-    pub fn round_trip(&self, delay: Duration) {
+    /// Delays every response of every broker.
+    pub fn set_round_trip(&self, delay: Duration) {
         self.cluster.broker_round_trip_time(-1, delay).unwrap();
     }
 
-    /// Closes all connections, and every new one at its first request.
+    /// Simulates an outage: closes all connections, and each new one at its first
+    /// request.
     ///
-    /// The mock's own way of being down gives its ports up, and ends the whole
-    /// process when one of them was taken by the time it is to come up again;
-    /// so it is down only for the moment that it takes to close connections.
-    pub fn go_away(&self) {
+    /// The mock's own `broker_down` releases the port, and `broker_up` aborts the
+    /// process if the port has been taken meanwhile. So the brokers are down only
+    /// for the moment it takes to close their connections.
+    pub fn go_down(&self) {
         let closed = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT; 100_000];
-        self.fail(RDKafkaApiKey::ApiVersion, &closed);
+        self.fail_requests(RDKafkaApiKey::ApiVersion, &closed);
         for broker in 1..=3 {
             self.cluster.broker_down(broker).unwrap();
             self.cluster.broker_up(broker).unwrap();
         }
     }
 
-    /// Takes connections again.
+    /// Ends the outage of [`Mock::go_down`].
     pub fn come_back(&self) {
-        self.cluster.clear_request_errors(RDKafkaApiKey::ApiVersion);
+        self.stop_failing(RDKafkaApiKey::ApiVersion);
     }
 
-    /// A partition has this leader, or none.
-    pub fn lead(&self, topic: &str, partition: i32, broker: Option<i32>) {
+    /// Sets the leader of a partition; `None` leaves it without one.
+    pub fn set_leader(&self, topic: &str, partition: i32, broker: Option<i32>) {
         self.cluster
             .partition_leader(topic, partition, broker)
             .unwrap();
     }
 
-    /// The next requests of this kind fail with these errors, one each.
-    pub fn fail(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
+    /// Makes the next requests of this type fail with these errors, one each.
+    pub fn fail_requests(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
         self.cluster.request_errors(requests, errors);
     }
 
-    /// All records of a topic.
+    /// Ends the effect of [`Mock::fail_requests`].
+    pub fn stop_failing(&self, requests: RDKafkaApiKey) {
+        self.cluster.clear_request_errors(requests);
+    }
+
     pub fn records(&self, topic: &str) -> Vec<Record> {
         read_topic(&self.bootstrap(), topic)
     }
 
-    /// The records of all the ingress's topics, each with its topic.
+    /// All records of the ingress's topics, each with its topic.
     pub fn all_records(&self) -> Vec<(&'static str, Record)> {
         let of = |topic| {
             self.records(topic)

@@ -1,13 +1,13 @@
-//! What the test binaries share: a real Apache Kafka, the built program, HTTP
-//! clients, load and bodies.
+//! What the test binaries and benchmarks share: a real Apache Kafka, a mock
+//! cluster, the built program, HTTP clients, load and request bodies.
 //!
-//! It knows the product from outside only: its command line, its addresses, its
-//! logs, its topics. It must not use anything of the crate under test, so that
-//! no mistake there can excuse itself here.
+//! It sees the product only from outside: its command line, its addresses, its
+//! logs, its topics. It must not use the crate under test, because a mistake
+//! there would then confirm itself here.
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary is a crate of its own and uses its own part of this tree"
+    reason = "each test binary compiles this tree on its own and uses only part of it"
 )]
 
 use std::thread;
@@ -15,31 +15,39 @@ use std::time::{Duration, Instant};
 
 pub mod balancer;
 pub mod bodies;
-pub mod guarded;
+pub mod certificates;
+pub mod child;
+pub mod held_requests;
 pub mod http;
 pub mod kafka_cluster;
 pub mod load;
 pub mod mock;
 pub mod network;
 pub mod northbridge;
+pub mod ordered;
 pub mod records;
 pub mod supervised;
 
-/// How long anything that must happen may take before a test gives up on it.
+/// How long a test waits for anything that must happen.
 ///
-/// Generous, for it is no assertion: a loaded machine of two cores starts a
-/// broker in ten seconds, and Kafka itself waits nine before it gives one up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// It is generous because it is not an assertion: on two busy cores a broker
+/// takes ten seconds to start, and Kafka's default session timeout is nine.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks `condition` again and again until it has an answer, and panics with
-/// `what` when [`PATIENCE`] is over.
+/// Polls `condition` until it returns a value.
+///
+/// `what` completes the sentence "timed out waiting until …".
+///
+/// # Panics
+///
+/// Panics after [`TIMEOUT`].
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = condition() {
             return answer;
         }
-        assert!(Instant::now() < give_up, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

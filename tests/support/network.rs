@@ -1,14 +1,14 @@
-//! The network between zones of clients and the brokers, with its faults: cuts,
-//! delay and loss.
+//! A network between clients and brokers that can be cut, slowed down and made
+//! lossy.
 //!
-//! Each way of a [`Cluster`] is a proxy on loopback: the brokers advertise the
-//! proxies, so that every connection of a zone's clients goes through them.
-//! A cut is silent, as when a switch dies: connections stay open and nothing
-//! passes until it heals, then what was under way arrives. Loss is what TCP
-//! makes of it: nothing goes missing, but what was lost comes after a time-out,
-//! and everything behind it waits.
+//! Each [`Link`] of a [`Cluster`] is a proxy on loopback. The brokers advertise
+//! the proxies, so every connection from a zone's clients goes through them.
+//! A cut is silent, as when a switch fails: connections stay open, nothing
+//! passes, and data in flight arrives once the cut has healed. Loss shows as it
+//! does to a TCP user: no data is missing, but a lost segment arrives only after
+//! a retransmission timeout, and everything after it waits.
 //!
-//! It must not know what passes.
+//! It must not interpret the bytes that it forwards.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,131 +22,182 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::kafka_cluster::{Cluster, Way};
+use super::kafka_cluster::{Cluster, Link};
 
-/// The shortest time after which Linux sends again what was not acknowledged.
-const RETRANSMISSION: Duration = Duration::from_millis(200);
-/// So many pieces may be under way in each direction of a connection.
-const UNDER_WAY: usize = 256;
+/// Linux's minimum retransmission timeout (`TCP_RTO_MIN`).
+const MIN_RETRANSMISSION_TIMEOUT: Duration = Duration::from_millis(200);
+/// Bounds the data in flight in each direction of a connection.
+const MAX_SEGMENTS_IN_FLIGHT: usize = 256;
 
-/// What the way between a zone and a broker is like.
+/// How a link behaves; by default it forwards at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Weather {
+pub struct Conditions {
     /// Nothing passes.
     pub cut: bool,
-    /// What is added to each direction.
+    /// One-way delay, in each direction.
     pub delay: Duration,
-    /// Of a hundred pieces so many are lost, and sent again.
+    /// Percentage of segments that are lost and retransmitted.
     pub loss_percent: u8,
 }
 
-/// All ways of a cluster's zones; dropping it closes them.
+/// The links between the zones and the brokers; dropping it closes them.
 #[derive(Debug)]
 pub struct Network {
-    ways: Vec<Vec<watch::Sender<Weather>>>,
-    _runtime: Runtime,
+    /// By listener, then by broker.
+    links: Vec<Vec<Proxy>>,
+    runtime: Runtime,
+}
+
+/// What controls the proxy of one link.
+#[derive(Debug)]
+struct Proxy {
+    conditions: watch::Sender<Conditions>,
+    reset: watch::Sender<()>,
 }
 
 impl Network {
-    /// Opens the ways of so many zones, in fine weather.
-    pub fn open(cluster: &Cluster, zones: usize) -> Self {
+    /// Opens the links of the first `listeners` listeners, without any faults; a
+    /// cluster's zones are its first listeners.
+    pub fn open(cluster: &Cluster, listeners: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("network")
             .enable_all()
             .build()
             .expect("a runtime");
-        let open = |way: Way| {
-            let (weather, seen) = watch::channel(Weather::default());
-            let listener = runtime.block_on(TcpListener::bind(way.advertised));
-            runtime.spawn(forward(listener.expect("a free port"), way.inner, seen));
-            weather
+        let open = |link: Link| {
+            let (proxy, faults) = Proxy::new();
+            runtime.block_on(relay(link.advertised, link.listener, faults));
+            proxy
         };
-        let ways_of = |zone| {
+        let links_of = |listener| {
             let brokers = cluster.brokers().iter();
-            brokers.map(|broker| open(broker.way(zone))).collect()
+            brokers.map(|broker| open(broker.link(listener))).collect()
         };
-        let ways = (0..zones).map(ways_of).collect();
-        Self {
-            ways,
-            _runtime: runtime,
+        let links = (0..listeners).map(links_of).collect();
+        Self { links, runtime }
+    }
+
+    /// Makes a link reachable at another address too, which nobody advertises.
+    pub fn add_address(&self, address: SocketAddr, link: Link) {
+        let (_, faults) = Proxy::new();
+        self.runtime.block_on(relay(address, link.listener, faults));
+    }
+
+    /// Closes the open connections to one listener of all brokers.
+    pub fn reset(&self, listener: usize) {
+        for link in &self.links[listener] {
+            link.reset.send_replace(());
         }
     }
 
-    /// Changes the weather between one zone and all brokers.
-    pub fn set_zone(&self, zone: usize, weather: Weather) {
-        for way in &self.ways[zone] {
-            way.send_replace(weather);
+    /// Sets the conditions between one zone and all brokers.
+    pub fn set_zone(&self, zone: usize, conditions: Conditions) {
+        for link in &self.links[zone] {
+            link.conditions.send_replace(conditions);
         }
     }
 
-    /// Changes the weather between all zones and one broker.
-    pub fn set_broker(&self, broker: usize, weather: Weather) {
-        for zone in &self.ways {
-            zone[broker].send_replace(weather);
+    /// Sets the conditions between all zones and one broker.
+    pub fn set_broker(&self, broker: usize, conditions: Conditions) {
+        for zone in &self.links {
+            zone[broker].conditions.send_replace(conditions);
         }
     }
 
-    /// Changes the weather everywhere.
-    pub fn set_all(&self, weather: Weather) {
-        for zone in 0..self.ways.len() {
-            self.set_zone(zone, weather);
+    /// Sets the conditions of every link.
+    pub fn set_all(&self, conditions: Conditions) {
+        for zone in 0..self.links.len() {
+            self.set_zone(zone, conditions);
         }
     }
 }
 
-async fn forward(listener: TcpListener, to: SocketAddr, weather: watch::Receiver<Weather>) {
+impl Proxy {
+    fn new() -> (Self, Faults) {
+        let (conditions, current) = watch::channel(Conditions::default());
+        let (reset, resets) = watch::channel(());
+        let faults = Faults {
+            conditions: current,
+            resets,
+        };
+        (Self { conditions, reset }, faults)
+    }
+}
+
+/// What a link's connections observe.
+#[derive(Debug, Clone)]
+struct Faults {
+    conditions: watch::Receiver<Conditions>,
+    resets: watch::Receiver<()>,
+}
+
+async fn relay(from: SocketAddr, to: SocketAddr, faults: Faults) {
+    let listener = TcpListener::bind(from).await.expect("a free port");
+    tokio::spawn(accept(listener, to, faults));
+}
+
+async fn accept(listener: TcpListener, to: SocketAddr, faults: Faults) {
     loop {
-        // A lack of descriptors passes; the client tries again.
+        // The process may be out of file descriptors for a moment.
         let Ok((client, _)) = listener.accept().await else {
-            tokio::time::sleep(RETRANSMISSION).await;
+            tokio::time::sleep(MIN_RETRANSMISSION_TIMEOUT).await;
             continue;
         };
-        tokio::spawn(connect(client, to, weather.clone()));
+        let mut resets = faults.resets.clone();
+        resets.mark_unchanged();
+        let connection = connect(client, to, faults.conditions.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connection => {}
+                Ok(()) = resets.changed() => {}
+            }
+        });
     }
 }
 
-/// Ends where either side ends, as a connection without a proxy does.
+/// Forwards in both directions until either side closes, as without a proxy.
 async fn connect(
     client: TcpStream,
     to: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
+    mut conditions: watch::Receiver<Conditions>,
 ) -> io::Result<()> {
-    pass(&mut weather).await;
+    until_not_cut(&mut conditions).await;
     let broker = TcpStream::connect(to).await?;
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_broker, to_broker) = broker.into_split();
     tokio::select! {
-        ended = carry(from_client, to_broker, weather.clone()) => ended,
-        ended = carry(from_broker, to_client, weather.clone()) => ended,
+        ended = forward(from_client, to_broker, conditions.clone()) => ended,
+        ended = forward(from_broker, to_client, conditions.clone()) => ended,
     }
 }
 
-/// One direction: pieces arrive in their order, each when it is due.
-async fn carry(
+/// Forwards one direction. Segments arrive in order, each when it is due.
+async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut weather: watch::Receiver<Weather>,
+    mut conditions: watch::Receiver<Conditions>,
 ) -> io::Result<()> {
-    let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
-    let mut piece = vec![0; 16 * 1024];
+    let mut in_flight: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut segment = vec![0; 16 * 1024];
     let mut ended = false;
-    while !ended || !under_way.is_empty() {
-        let due = under_way.front().map(|(due, _)| *due);
+    while !ended || !in_flight.is_empty() {
+        let due = in_flight.front().map(|(due, _)| *due);
         tokio::select! {
-            read = from.read(&mut piece), if !ended && under_way.len() < UNDER_WAY => {
-                // A reset ends it as a close does.
+            read = from.read(&mut segment), if !ended && in_flight.len() < MAX_SEGMENTS_IN_FLIGHT => {
+                // A reset ends the stream, as a close does.
                 let length = read.unwrap_or(0);
                 ended = length == 0;
                 if !ended {
-                    under_way.push_back((arrival(*weather.borrow()), piece[..length].to_vec()));
+                    let due = arrival_time(*conditions.borrow());
+                    in_flight.push_back((due, segment[..length].to_vec()));
                 }
             }
-            () = arrives(due, &mut weather), if due.is_some() => {
-                if let Some((_, piece)) = under_way.pop_front() {
-                    to.write_all(&piece).await?;
+            () = until_due(due, &mut conditions), if due.is_some() => {
+                if let Some((_, segment)) = in_flight.pop_front() {
+                    to.write_all(&segment).await?;
                 }
             }
         }
@@ -154,26 +205,31 @@ async fn carry(
     to.shutdown().await
 }
 
-fn arrival(weather: Weather) -> Instant {
-    let mut delay = weather.delay;
-    let mut timeout = RETRANSMISSION.max(2 * weather.delay);
-    while fastrand::u8(..100) < weather.loss_percent {
+/// Each loss costs one retransmission timeout, which doubles every time.
+fn arrival_time(conditions: Conditions) -> Instant {
+    let mut delay = conditions.delay;
+    let mut timeout = MIN_RETRANSMISSION_TIMEOUT.max(2 * conditions.delay);
+    while fastrand::u8(..100) < conditions.loss_percent {
         delay += timeout;
         timeout *= 2;
     }
     Instant::now() + delay
 }
 
-async fn arrives(due: Option<Instant>, weather: &mut watch::Receiver<Weather>) {
+async fn until_due(due: Option<Instant>, conditions: &mut watch::Receiver<Conditions>) {
     if let Some(due) = due {
         sleep_until(due).await;
     }
-    pass(weather).await;
+    until_not_cut(conditions).await;
 }
 
-/// Waits while nothing passes; forever once the network is gone.
-async fn pass(weather: &mut watch::Receiver<Weather>) {
-    if weather.wait_for(|weather| !weather.cut).await.is_err() {
+/// Waits while the link is cut; forever once the network has been dropped.
+async fn until_not_cut(conditions: &mut watch::Receiver<Conditions>) {
+    if conditions
+        .wait_for(|conditions| !conditions.cut)
+        .await
+        .is_err()
+    {
         std::future::pending::<()>().await;
     }
 }

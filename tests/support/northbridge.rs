@@ -1,27 +1,28 @@
-//! The built program as a child process: its settings, its logs, its addresses,
-//! its metrics, its end.
+//! The built program as a child process: its settings, logs, addresses, metrics
+//! and exit code.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use super::guarded::Guarded;
-use super::{PATIENCE, eventually, http};
+use super::child::ChildGuard;
+use super::{TIMEOUT, eventually, http};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_northbridge");
 
-/// A running `northbridge`; dropping it kills it, and shows its log when the
-/// test is failing.
+/// A running `northbridge`; dropping it kills it, and prints its log if the test
+/// is panicking.
 #[derive(Debug)]
 pub struct Northbridge {
-    process: Guarded,
+    process: ChildGuard,
     log: Arc<Lines>,
     output: Arc<Lines>,
 }
@@ -29,24 +30,37 @@ pub struct Northbridge {
 impl Northbridge {
     /// Starts a subcommand with its flags, such as `["ingress"]`.
     ///
-    /// `settings` are keys as the documentation names them (`http.listen`) and
-    /// their values. Where they say nothing, both listeners take free loopback
-    /// ports.
+    /// `settings` are documented keys such as `http.listen` with their values. By
+    /// default both listeners bind to free loopback ports.
     pub fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         Self::spawn(&command(arguments, settings))
     }
 
-    /// As [`Northbridge::start`], with a point at which the streams are to
-    /// fail: `step:count` or, to be frozen there, `step:count:STOP`.
-    pub fn start_failing(arguments: &[&str], settings: &[(&str, &str)], at: &str) -> Self {
+    /// Like [`Northbridge::start`], with a fail point: the process kills itself at
+    /// `step:count`, or stops itself at `step:count:STOP`.
+    pub fn start_with_fail_point(arguments: &[&str], settings: &[(&str, &str)], at: &str) -> Self {
         let mut program = command(arguments, settings);
         program.env("NORTHBRIDGE_FAIL_POINT", at);
         Self::spawn(&program)
     }
 
+    /// Like [`Northbridge::start`], with a log that nobody reads.
+    pub fn start_unread(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe for the log");
+        drop(reader);
+        let program = command(arguments, settings);
+        let mut process = ChildGuard::spawn(&program, Stdio::from(writer));
+        let output = process.take_stdout().expect("the output is piped");
+        Self {
+            process,
+            log: Arc::default(),
+            output: Lines::collected(output),
+        }
+    }
+
     fn spawn(program: &Command) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe for the log");
-        let mut process = Guarded::spawn(program, Stdio::from(writer));
+        let mut process = ChildGuard::spawn(program, Stdio::from(writer));
         let output = process.take_stdout().expect("the output is piped");
         Self {
             process,
@@ -55,32 +69,35 @@ impl Northbridge {
         }
     }
 
-    /// Where pushes are received.
+    /// The address of the push listener.
     pub fn address(&self) -> SocketAddr {
         self.logged_address("listening")
     }
 
-    /// Where the administration server listens.
+    /// The address of the admin server.
     pub fn admin_address(&self) -> SocketAddr {
-        self.logged_address("administration listening")
+        self.logged_address("admin server listening")
     }
 
-    /// The first line of the log, past or to come, that fits.
+    /// Waits for a log line that matches and returns the first one; it may have
+    /// been logged before the call.
     ///
-    /// Panics when there is none within [`PATIENCE`], or the program ended.
-    pub fn wait_for_log(&self, fits: impl Fn(&str) -> bool) -> String {
-        self.log.wait_for(fits)
+    /// # Panics
+    ///
+    /// Panics if the program exits first, or after [`TIMEOUT`].
+    pub fn wait_for_log(&self, matches: impl Fn(&str) -> bool) -> String {
+        self.log.wait_for(matches)
     }
 
-    /// The first line of the log, past or to come, with this message.
+    /// Like [`Northbridge::wait_for_log`], for a line with this message.
     pub fn wait_for_message(&self, message: &str) -> Value {
         let line = self.wait_for_log(|line| field(line, "message").as_deref() == Some(message));
         serde_json::from_str(&line).expect("a line with a field is JSON")
     }
 
-    /// The first line of the standard output, past or to come, that fits.
-    pub fn wait_for_output(&self, fits: impl Fn(&str) -> bool) -> String {
-        self.output.wait_for(fits)
+    /// Like [`Northbridge::wait_for_log`], for the standard output.
+    pub fn wait_for_output(&self, matches: impl Fn(&str) -> bool) -> String {
+        self.output.wait_for(matches)
     }
 
     /// All lines logged so far.
@@ -93,67 +110,83 @@ impl Northbridge {
         self.output.state().lines.clone()
     }
 
-    /// Sends a signal, such as SIGTERM for a drain.
+    /// Sends a signal; SIGTERM starts a drain.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Waits for the end: the exit code, or 128 plus the number of the signal.
+    /// Waits until the process has ended and returns its exit code, or 128 plus
+    /// the number of the signal that killed it.
     pub fn wait(&self) -> i32 {
         self.process.wait()
     }
 
-    /// Waits for the end: the exit code, and all of the standard output.
+    /// Like [`Northbridge::wait`], and also returns the whole standard output.
     pub fn wait_for_end(&self) -> (i32, String) {
-        (self.wait(), self.output.whole())
+        (self.wait(), self.output.complete())
     }
 
-    /// The exit code once it has ended.
+    /// The exit code; `None` while the process is running.
     pub fn exit_code(&self) -> Option<i32> {
         self.process.exit_code()
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub fn kill(&self) {
         self.process.kill();
     }
 
-    /// The process id, for figures that the kernel keeps of it.
+    /// The process ID, for `/proc`.
     pub fn pid(&self) -> Pid {
         self.process.pid()
     }
 
     /// Waits until `/readyz` answers 200.
-    pub fn ready(&self) {
+    pub fn wait_until_ready(&self) {
         eventually("northbridge is ready", || self.is_ready().then_some(()));
     }
 
-    /// Whether `/readyz` answers 200 now.
+    /// Waits until `/readyz` no longer answers 200.
+    pub fn wait_until_not_ready(&self) {
+        eventually("northbridge is not ready", || {
+            (!self.is_ready()).then_some(())
+        });
+    }
+
+    /// Waits until the push listener is closed.
+    pub fn wait_until_not_listening(&self) {
+        eventually("the push listener is closed", || {
+            let connected = http::RawConnection::try_open(self.address());
+            connected.is_err().then_some(())
+        });
+    }
+
+    /// Returns whether `/readyz` answers 200 at the moment.
     pub fn is_ready(&self) -> bool {
         let answer = http::get(self.admin_address(), "/readyz");
         answer.is_some_and(|answer| answer.status == 200)
     }
 
-    /// The value of every series of `/metrics`, under its name and labels as
-    /// they stand there: `northbridge_pushes_total{outcome="stored",…}`.
+    /// The value of every series of `/metrics`, by its name and labels as
+    /// exposed: `northbridge_pushes_total{outcome="stored",…}`.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         let answer = http::get(self.admin_address(), "/metrics").expect("metrics");
         parse_metrics(&answer.text())
     }
 
-    /// The sum of all series of this name whose labels hold all of these texts,
-    /// such as `outcome="stored"`.
+    /// The sum of all series of this name that have all of these labels, such as
+    /// `outcome="stored"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let metrics = self.metrics();
-        let fits = |series: &str| {
+        let matches = |series: &str| {
             let (found, has) = series.split_once('{').unwrap_or((series, ""));
             found == name && labels.iter().all(|label| has.contains(label))
         };
-        let series = metrics.iter().filter(|(series, _)| fits(series));
+        let series = metrics.iter().filter(|(series, _)| matches(series));
         series.map(|(_, value)| value).sum()
     }
 
-    /// Waits until [`Northbridge::metric`] is this much.
+    /// Waits until [`Northbridge::metric`] equals `value`.
     pub fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
         eventually(&format!("{name}{labels:?} is {value}"), || {
             let is = self.metric(name, labels);
@@ -161,18 +194,18 @@ impl Northbridge {
         });
     }
 
-    /// Waits until so many pushes have had this outcome.
+    /// Waits until `count` pushes have had this outcome.
     pub fn wait_for_outcome(&self, outcome: &str, count: u32) {
         let label = format!("outcome=\"{outcome}\"");
         self.wait_for_metric("northbridge_pushes_total", &[&label], count.into());
     }
 
-    /// What `/readyz` says now, where the program listens.
+    /// The body of `/readyz`; `None` if the program is not listening.
     fn readiness(&self) -> Option<String> {
         let log = self.log();
         let listening = log
             .iter()
-            .find(|line| field(line, "message").as_deref() == Some("administration listening"))?;
+            .find(|line| field(line, "message").as_deref() == Some("admin server listening"))?;
         let address = field(listening, "address")?.parse().ok()?;
         http::get(address, "/readyz").map(|answer| answer.text())
     }
@@ -196,16 +229,57 @@ impl Drop for Northbridge {
     }
 }
 
-/// Runs a command that ends by itself, such as `["topics", "verify"]`.
+/// Runs a one-shot command, such as `["topics", "verify"]`, to its end.
 ///
-/// The settings are as for [`Northbridge::start`].
+/// `settings` are those of [`Northbridge::start`].
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut program = command(arguments, settings);
     program.stdin(Stdio::null());
     program.output().expect("the program was built")
 }
 
-/// A series' name with its labels, and its value; comments are left out.
+/// Creates the topics of these settings.
+///
+/// # Panics
+///
+/// Panics if one cannot be created.
+pub fn create_topics(settings: &[(&str, &str)]) {
+    let created = run(&["topics", "create"], settings);
+    assert!(created.status.success(), "{created:?}");
+}
+
+/// Runs a one-shot command with a file as its standard output.
+pub fn run_into(file: File, arguments: &[&str]) -> Output {
+    let mut program = command(arguments, &[]);
+    program.stdin(Stdio::null()).stdout(file);
+    program.output().expect("the program was built")
+}
+
+/// Runs a command whose standard output is read up to this number of lines, as by
+/// `| head -n LINES`.
+///
+/// # Panics
+///
+/// Panics if the command has not ended after [`TIMEOUT`].
+pub fn run_with_head(lines: usize, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut program = command(arguments, settings);
+    program.stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = program.stdout(Stdio::piped()).spawn().expect("it starts");
+    let output = child.stdout.take().expect("the output is piped");
+    let read = BufReader::new(output).lines().take(lines).count();
+    assert_eq!(read, lines, "{arguments:?}");
+    let deadline = Instant::now() + TIMEOUT;
+    while child.try_wait().expect("a child").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("a running child");
+            panic!("{arguments:?} has not ended");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().expect("its errors")
+}
+
+/// Parses the Prometheus text format into series (name and labels) and values.
 pub fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
     let series = text.lines().filter(|line| !line.starts_with('#'));
     series
@@ -216,8 +290,8 @@ pub fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// The settings reach the program as an operator's would, through the
-/// environment; what is set around the tests stays out.
+/// Passes the settings through the environment, as an operator would. Settings
+/// in the environment of the tests are removed.
 fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut program = Command::new(PROGRAM);
     program.args(arguments);
@@ -235,14 +309,14 @@ fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     program
 }
 
-/// A field of a JSON log line, whether it stands on top or among `fields`.
+/// A field of a JSON log line, at the top level or inside `fields`.
 fn field(line: &str, name: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
     let value = line.get(name).or_else(|| line.get("fields")?.get(name))?;
     value.as_str().map(str::to_owned)
 }
 
-/// The lines of a stream so far, collected by a thread until its end.
+/// The lines of a stream so far; a thread collects them until its end.
 #[derive(Debug, Default)]
 struct Lines {
     state: Mutex<LinesState>,
@@ -268,24 +342,24 @@ impl Lines {
         lines
     }
 
-    fn wait_for(&self, fits: impl Fn(&str) -> bool) -> String {
-        let give_up = Instant::now() + PATIENCE;
+    fn wait_for(&self, matches: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + TIMEOUT;
         let mut state = self.state();
         let mut seen = 0;
         loop {
-            if let Some(line) = state.lines[seen..].iter().find(|line| fits(line)) {
+            if let Some(line) = state.lines[seen..].iter().find(|line| matches(line)) {
                 return line.clone();
             }
-            assert!(!state.ended, "the program ended without the awaited line");
+            assert!(!state.ended, "the program exited without the expected line");
             seen = state.lines.len();
-            let left = give_up.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the awaited line did not come");
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "timed out waiting for the expected line");
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn whole(&self) -> String {
+    fn complete(&self) -> String {
         eventually("the output ends", || {
             let state = self.state();
             state.ended.then(|| state.lines.join("\n"))

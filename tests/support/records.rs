@@ -1,5 +1,5 @@
-//! Topics made, records written, and a topic read to its end: what a test knows
-//! about Kafka without the program under test.
+//! Creates topics, writes records and reads topics to their ends, independently
+//! of the program under test.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic,
+    ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -19,33 +19,27 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{PATIENCE, eventually};
+use super::{TIMEOUT, eventually};
 
-/// One stored record.
+/// One stored record; a value of `None` is a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The partition it is in.
     pub partition: i32,
-    /// Its offset there.
     pub offset: i64,
-    /// The key, if it has one.
     pub key: Option<Vec<u8>>,
-    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The headers in their order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Milliseconds since 1970.
     pub timestamp_ms: i64,
 }
 
 impl Record {
-    /// The first header of this name, as text.
+    /// The first header of this name; `None` if it is missing or is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(found, _)| found == name)?;
         std::str::from_utf8(value).ok()
     }
 
-    /// The key as text; empty where there is none.
+    /// The key as text; empty if there is none.
     pub fn key_text(&self) -> String {
         String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
     }
@@ -56,23 +50,20 @@ impl Record {
     }
 }
 
-/// One record to be written; where nothing is said, the producer chooses.
+/// One record to be written; a value of `None` is a tombstone.
 #[derive(Debug, Clone, Default)]
 pub struct NewRecord {
-    /// The partition, instead of the one that the key's hash gives.
+    /// `None` leaves the choice to the partitioner.
     pub partition: Option<i32>,
-    /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The headers in their order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Milliseconds since 1970, instead of now.
+    /// `None` means now.
     pub timestamp_ms: Option<i64>,
 }
 
 impl NewRecord {
-    /// A key and a value, nothing else.
+    /// A record with only a key and a value.
     pub fn keyed(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         Self {
             key: Some(key.into()),
@@ -89,22 +80,22 @@ impl NewRecord {
     }
 }
 
-/// Which records of transactions a reader sees.
+/// `isolation.level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// All that were written, of aborted and open transactions as well.
+    /// Includes records of aborted and open transactions.
     Uncommitted,
-    /// Those of no transaction or of a committed one.
+    /// Only non-transactional records and those of committed transactions.
     Committed,
 }
 
-/// Creates a topic, replicated on up to three brokers, and waits until each
-/// partition has a leader. `settings` are topic configurations.
+/// Creates a topic with up to three replicas and waits until each partition has
+/// a leader. `settings` are topic configurations.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let brokers = admin
         .inner()
-        .fetch_metadata(None, PATIENCE)
+        .fetch_metadata(None, TIMEOUT)
         .unwrap()
         .brokers()
         .len();
@@ -113,26 +104,69 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&
     for (key, value) in settings {
         topic = topic.set(key, value);
     }
-    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
     let created = block_on(admin.create_topics([&topic], &options)).unwrap();
     for result in created {
         assert!(result.is_ok(), "{result:?}");
     }
-    eventually("the topic has its leaders", || {
-        leads_everywhere(&admin, name, partitions)
+    eventually("every partition has a leader", || {
+        all_have_leaders(&admin, name, partitions)
     });
 }
 
-/// Writes all records with acks=all and returns partition and offset of each.
+/// Deletes a topic and returns when no broker shows it any more. From then on no
+/// broker acknowledges a record for it.
+pub fn delete_topic(bootstrap: &str, name: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    let deleted = block_on(admin.delete_topics(&[name], &options)).unwrap();
+    for result in deleted {
+        assert!(result.is_ok(), "{result:?}");
+    }
+    wait_until_every_broker_shows(bootstrap, name, 0);
+}
+
+/// Adds partitions up to `partitions` and waits until every broker shows a leader
+/// of each.
+pub fn add_partitions(bootstrap: &str, name: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    let more = [NewPartitions::new(name, partitions)];
+    let added = block_on(admin.create_partitions(&more, &options)).unwrap();
+    for result in added {
+        assert!(result.is_ok(), "{result:?}");
+    }
+    wait_until_every_broker_shows(bootstrap, name, i32::try_from(partitions).unwrap());
+}
+
+/// Waits until every broker shows a topic with this many partitions, each with a
+/// leader; with none, a topic that does not exist. One broker may know later than
+/// the others.
+pub fn wait_until_every_broker_shows(bootstrap: &str, name: &str, partitions: i32) {
+    let any: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+    eventually("every broker shows the topic as it is", || {
+        let metadata = any.inner().fetch_metadata(Some(name), TIMEOUT).ok()?;
+        let mut brokers = metadata.brokers().iter();
+        brokers.try_for_each(|broker| {
+            let address = format!("{}:{}", broker.host(), broker.port());
+            all_have_leaders(&client(&address).create().ok()?, name, partitions)
+        })
+    });
+}
+
+/// Writes all records with `acks=all` and returns the partition and offset of
+/// each.
 ///
-/// Panics when one is not acknowledged within [`PATIENCE`].
+/// # Panics
+///
+/// Panics if one is not acknowledged within [`TIMEOUT`].
 pub fn produce(bootstrap: &str, topic: &str, records: &[NewRecord]) -> Vec<(i32, i64)> {
     let producer: FutureProducer = client(bootstrap)
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
-        .set("message.timeout.ms", PATIENCE.as_millis().to_string())
-        // A frozen broker keeps what is in flight to it for so long.
+        .set("message.timeout.ms", TIMEOUT.as_millis().to_string())
+        // Bounds how long a request to a frozen broker stays in flight.
         .set("socket.timeout.ms", "5000")
         .create()
         .unwrap();
@@ -148,16 +182,15 @@ pub fn produce(bootstrap: &str, topic: &str, records: &[NewRecord]) -> Vec<(i32,
         .collect()
 }
 
-/// All records of a topic up to its end at the time of the call, as any plain
-/// reader finds them: ordered by partition and offset.
+/// All records of a topic up to its end at the time of the call, including those
+/// of aborted transactions, by partition and offset.
 pub fn read_topic(bootstrap: &str, topic: &str) -> Vec<Record> {
     read_topic_as(bootstrap, topic, Isolation::Uncommitted)
 }
 
-/// As [`read_topic`], with the choice of what is seen of transactions.
+/// Like [`read_topic`], with a choice of isolation level.
 ///
-/// For [`Isolation::Committed`] a partition ends before its first open
-/// transaction.
+/// With [`Isolation::Committed`] a partition ends at its last stable offset.
 pub fn read_topic_as(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<Record> {
     let consumer = reader(bootstrap, isolation);
     let mut ends = ends_of(&consumer, topic);
@@ -167,8 +200,9 @@ pub fn read_topic_as(bootstrap: &str, topic: &str, isolation: Isolation) -> Vec<
     records
 }
 
-/// The configurations that a topic has of its own, so not from its broker.
-pub fn settings_of_topic(bootstrap: &str, name: &str) -> BTreeMap<String, String> {
+/// The configurations that are set on the topic itself, without the broker's
+/// defaults.
+pub fn topic_settings(bootstrap: &str, name: &str) -> BTreeMap<String, String> {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let topic = [ResourceSpecifier::Topic(name)];
     let found = block_on(admin.describe_configs(&topic, &AdminOptions::new())).unwrap();
@@ -179,8 +213,8 @@ pub fn settings_of_topic(bootstrap: &str, name: &str) -> BTreeMap<String, String
         .collect()
 }
 
-/// Gives a topic these configurations of its own, and no others.
-pub fn set_topic(bootstrap: &str, name: &str, settings: &BTreeMap<String, String>) {
+/// Replaces the configurations that are set on a topic.
+pub fn set_topic_settings(bootstrap: &str, name: &str, settings: &BTreeMap<String, String>) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let mut topic = AlterConfig::new(ResourceSpecifier::Topic(name));
     for (key, value) in settings {
@@ -192,9 +226,9 @@ pub fn set_topic(bootstrap: &str, name: &str, settings: &BTreeMap<String, String
     }
 }
 
-/// Runs a future to its end on a thread of its own, so that tests may be
-/// asynchronous themselves.
-fn block_on<F>(future: F) -> F::Output
+/// Runs a future to completion on a thread of its own, so that async tests may
+/// call these functions.
+pub fn block_on<F>(future: F) -> F::Output
 where
     F: Future + Send,
     F::Output: Send,
@@ -213,12 +247,12 @@ fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
-fn leads_everywhere(
+fn all_have_leaders(
     admin: &AdminClient<DefaultClientContext>,
     name: &str,
     partitions: i32,
 ) -> Option<()> {
-    let metadata = admin.inner().fetch_metadata(Some(name), PATIENCE).ok()?;
+    let metadata = admin.inner().fetch_metadata(Some(name), TIMEOUT).ok()?;
     let found = metadata.topics().first()?.partitions();
     let led = found
         .iter()
@@ -240,7 +274,7 @@ fn send(producer: &FutureProducer, topic: &str, record: &NewRecord) -> DeliveryF
         .unwrap()
 }
 
-/// The headers of a record, as a producer takes them.
+/// The headers of a record in librdkafka's format.
 pub fn headers_of(record: &NewRecord) -> OwnedHeaders {
     let insert = |headers: OwnedHeaders, (key, value): &(String, Vec<u8>)| {
         headers.insert(Header {
@@ -253,7 +287,7 @@ pub fn headers_of(record: &NewRecord) -> OwnedHeaders {
 
 fn reader(bootstrap: &str, isolation: Isolation) -> BaseConsumer {
     client(bootstrap)
-        // librdkafka wants a group even of a consumer that never joins one.
+        // librdkafka requires a group ID even if the consumer never joins.
         .set("group.id", "test-reader")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -269,25 +303,24 @@ fn reader(bootstrap: &str, isolation: Isolation) -> BaseConsumer {
         .unwrap()
 }
 
-/// The end of each partition that is not empty.
+/// The end offset of each partition that is not empty.
 ///
-/// For a `read_committed` client the broker answers with the last stable
-/// offset (KIP-98).
+/// For a `read_committed` consumer this is the last stable offset (KIP-98).
 fn ends_of(consumer: &BaseConsumer, topic: &str) -> HashMap<i32, i64> {
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let partitions = metadata.topics().first().unwrap().partitions();
     assert!(!partitions.is_empty(), "there is no topic {topic}");
     let bounds = partitions.iter().map(|partition| {
-        let bounds = eventually("the partition tells its end", || {
-            // A new leader does not know it before its followers asked it.
+        let bounds = eventually("the partition's end offset is known", || {
+            // A new leader knows its high watermark only once followers fetch.
             consumer
-                .fetch_watermarks(topic, partition.id(), PATIENCE)
+                .fetch_watermarks(topic, partition.id(), TIMEOUT)
                 .ok()
         });
         (partition.id(), bounds)
     });
-    let filled = bounds.filter(|(_, (first, end))| first < end);
-    filled
+    let not_empty = bounds.filter(|(_, (first, end))| first < end);
+    not_empty
         .map(|(partition, (_, end))| (partition, end))
         .collect()
 }
@@ -302,17 +335,20 @@ fn assign_from_beginning(consumer: &BaseConsumer, topic: &str, ends: &HashMap<i3
     consumer.assign(&assignment).unwrap();
 }
 
-/// A partition is done at its last record or, where the end is a marker of a
-/// transaction that no consumer sees, at librdkafka's report of its end.
+/// A partition is complete at its last record or, if that offset holds a
+/// transaction marker, which consumers never see, at `PartitionEOF`.
 fn read_until(consumer: &BaseConsumer, ends: &mut HashMap<i32, i64>) -> Vec<Record> {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut records = Vec::new();
     while !ends.is_empty() {
-        assert!(Instant::now() < give_up, "not read to the end: {ends:?}");
+        assert!(
+            Instant::now() < deadline,
+            "timed out reading up to {ends:?}"
+        );
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => take(&message, ends, &mut records),
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(ends.remove(&partition)),
-            // Brokers come and go in these tests, and librdkafka tries again.
+            // Brokers fail in these tests; librdkafka retries.
             Some(Err(_)) | None => {}
         }
     }

@@ -1,6 +1,6 @@
-//! Processes that are started again when they end, as an orchestrator does it.
+//! Stream processes that are restarted when they exit, as an orchestrator does.
 //!
-//! It must not know why a process ends, only with which code it may.
+//! It must not know why a process exits, only which exit code is allowed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,30 +10,29 @@ use std::time::Duration;
 
 use super::northbridge::Northbridge;
 
-/// What the product calls an end with work left over. A consumer ends so when
-/// its transaction or its place was taken from it, and when a call into
-/// librdkafka does not come back.
+/// The exit code for unfinished work. A stream process exits with it when it is
+/// fenced, when it loses its group membership, or when a call into librdkafka
+/// does not return.
 pub const UNSETTLED: i32 = 75;
 
-/// How often a supervisor looks.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A thread that looks again and again; dropping it ends it.
+/// A thread that calls a closure at a fixed interval; dropping it stops it.
 #[derive(Debug)]
-pub struct Supervisor {
+pub struct Poller {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Supervisor {
-    /// Calls `look` until it is dropped.
-    pub fn start(look: impl Fn() + Send + 'static) -> Self {
+impl Poller {
+    /// Calls `poll` every [`POLL_INTERVAL`] until the poller is dropped.
+    pub fn start(poll: impl Fn() + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                look();
-                thread::sleep(LOOK);
+                poll();
+                thread::sleep(POLL_INTERVAL);
             }
         });
         Self {
@@ -43,7 +42,7 @@ impl Supervisor {
     }
 }
 
-impl Drop for Supervisor {
+impl Drop for Poller {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -52,59 +51,60 @@ impl Drop for Supervisor {
     }
 }
 
-/// A consumer in all its lives: each that ends with [`UNSETTLED`] is followed by
-/// the next. Dropping it ends it, and fails the test where a life ended otherwise.
+/// A stream process that is restarted whenever it exits with [`UNSETTLED`].
+/// Dropping it kills the process, and fails the test if it exited with any other
+/// code.
 pub struct Supervised {
-    lives: Arc<Lives>,
-    supervisor: Option<Supervisor>,
+    restartable: Arc<Restartable>,
+    poller: Option<Poller>,
 }
 
-struct Lives {
+struct Restartable {
     start: Box<dyn Fn() -> Northbridge + Send + Sync>,
-    process: Mutex<Northbridge>,
-    unexpected: Mutex<Option<i32>>,
+    current: Mutex<Northbridge>,
+    unexpected_exit: Mutex<Option<i32>>,
 }
 
 impl Supervised {
-    /// Starts the first life now.
+    /// Calls `start` now, and again for each restart.
     pub fn start(start: impl Fn() -> Northbridge + Send + Sync + 'static) -> Self {
-        let lives = Arc::new(Lives {
-            process: Mutex::new(start()),
+        let restartable = Arc::new(Restartable {
+            current: Mutex::new(start()),
             start: Box::new(start),
-            unexpected: Mutex::new(None),
+            unexpected_exit: Mutex::new(None),
         });
-        let looked_after = Arc::clone(&lives);
-        let supervisor = Supervisor::start(move || looked_after.look_after());
+        let shared = Arc::clone(&restartable);
+        let poller = Poller::start(move || shared.restart_if_exited());
         Self {
-            lives,
-            supervisor: Some(supervisor),
+            restartable,
+            poller: Some(poller),
         }
     }
 
-    /// Its present life; the next one waits until this is given back.
+    /// The current process; it is not restarted while the guard is held.
     pub fn process(&self) -> MutexGuard<'_, Northbridge> {
-        lock(&self.lives.process)
+        lock(&self.restartable.current)
     }
 }
 
-impl Lives {
-    fn look_after(&self) {
-        let mut process = lock(&self.process);
-        match process.exit_code() {
+impl Restartable {
+    fn restart_if_exited(&self) {
+        let mut current = lock(&self.current);
+        match current.exit_code() {
             None => {}
-            Some(UNSETTLED) => *process = (self.start)(),
-            Some(code) => *lock(&self.unexpected) = Some(code),
+            Some(UNSETTLED) => *current = (self.start)(),
+            Some(code) => *lock(&self.unexpected_exit) = Some(code),
         }
     }
 }
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        drop(self.supervisor.take());
-        let unexpected = *lock(&self.lives.unexpected);
+        drop(self.poller.take());
+        let unexpected = *lock(&self.restartable.unexpected_exit);
         assert!(
             unexpected.is_none() || thread::panicking(),
-            "a supervised process ended with {unexpected:?}"
+            "a supervised process exited with {unexpected:?}"
         );
     }
 }

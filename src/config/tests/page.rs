@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::config::properties::{PROPERTIES, Rule};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
@@ -30,20 +31,27 @@ fn the_page_and_the_code_have_the_same_keys_and_defaults() {
         };
         (key.clone(), cell)
     };
-    let mut expected: BTreeMap<_, _> = Schema::new(&Settings::default())
-        .leaves()
-        .iter()
-        .map(in_code)
-        .collect();
+    let mut expected: BTreeMap<_, _> = keys().defaults().iter().map(in_code).collect();
     expected.insert("kafka.options".to_owned(), "none".to_owned());
     assert_eq!(described(), expected);
 }
 
 #[test]
 fn the_page_and_the_code_forbid_the_same_properties_for_the_same_reasons() {
-    let in_code = options::FORBIDDEN.iter().map(|(names, why)| {
-        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-        format!("- {}: {why}.", names.join(", "))
+    let in_code = PROPERTIES.iter().filter_map(|property| {
+        let quoted = |list: &[&str], between: &str| {
+            let list: Vec<String> = list.iter().map(|item| format!("`{item}`")).collect();
+            list.join(between)
+        };
+        let names = quoted(property.names, ", ");
+        match property.rule {
+            Rule::Refused(why) => Some(format!("- {names}: {why}.")),
+            Rule::Limited { values, reason, .. } => Some(format!(
+                "- {names} other than {}: {reason}.",
+                quoted(values, " or ")
+            )),
+            Rule::Passed(_) => None,
+        }
     });
     let (_, on_page) = PAGE
         .split_once("### Properties that cannot be set")

@@ -1,10 +1,10 @@
-//! Input that no platform sends: what is no JSON, what is too deep or too large.
+//! Input that no platform sends: not JSON, nested too deeply, or too large.
 
 use super::super::*;
 use super::{DEVICE, REQUEST, STRICT, TOLERANT, drift, key, reason, set, with};
 
 #[test]
-fn what_is_no_json_object_is_unreadable() {
+fn a_body_that_is_not_a_json_object_is_unreadable() {
     let table: &[(&[u8], &str)] = &[
         (b"", "not-json"),
         (b" ", "not-json"),
@@ -42,7 +42,7 @@ fn what_is_no_json_object_is_unreadable() {
 }
 
 #[test]
-fn nesting_of_any_depth_is_read_in_bounded_stack() {
+fn nesting_of_any_depth_needs_a_bounded_stack() {
     let depth = 1_000_000;
     let lists = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let objects = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
@@ -61,7 +61,7 @@ fn nesting_of_any_depth_is_read_in_bounded_stack() {
 }
 
 #[test]
-fn a_number_of_any_size_may_stand_anywhere() {
+fn a_number_of_any_size_is_accepted_anywhere() {
     for number in [
         "9".repeat(400),
         "-1e99999".to_owned(),

@@ -1,4 +1,4 @@
-//! The laws of the reader, on input that nobody thought of.
+//! The laws of the reader, on generated input.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,14 +18,14 @@ fn every_rule() -> impl Iterator<Item = Rules> {
     })
 }
 
-/// What holds for any bytes whatever: one of the two answers, and each within its bounds.
-fn holds(body: &[u8]) {
+/// Checks what holds for any bytes: the reader gives one of its two answers, within its bounds.
+fn check_laws(body: &[u8]) {
     for rules in every_rule() {
         let answer = read(body, rules);
         let subject = match &answer {
             Ok(notification) => {
-                let of_mission = notification.stream() != Stream::Notifications;
-                assert!(!of_mission || notification.subject().key().is_some());
+                let keyed = notification.category() != Category::Notifications;
+                assert!(!keyed || notification.subject().key().is_some());
                 notification.subject()
             }
             Err(unreadable) => {
@@ -100,13 +100,13 @@ fn mutate(body: &mut Vec<u8>, mutation: Mutation) {
     }
 }
 
-/// The key that a plain reading of the whole tree finds; an error where there can be none.
+/// The key that a search of the whole tree finds; an error if the push must be unreadable.
 fn key_in_tree(push: &Value, rules: Rules) -> Result<Option<&str>, ()> {
     let at = |path| push.pointer(path).and_then(usable);
     let device = || push.pointer("/header/from").and_then(device_in);
     let has = |name: &str| push.get(name).is_some();
-    let marks = ["resource", "event", "notify_data"].map(has);
-    let known_shape = marks.iter().filter(|mark| **mark).count() >= 2
+    let of_envelope = ["resource", "event", "notify_data"].map(has);
+    let known_shape = of_envelope.iter().filter(|has| **has).count() >= 2
         || has("commandId") && (has("result") || has("deviceId"));
     match (push["notifyType"].as_str(), rules.command_key) {
         (Some("messageConfirm"), CommandKey::RequestId) => {
@@ -143,7 +143,7 @@ fn device_in(value: &Value) -> Option<&str> {
     Some(device).filter(|id| !id.is_empty() && id.len() <= 256)
 }
 
-/// A JSON string, each character written plainly or as an escape.
+/// A JSON string with each character written literally or as an escape.
 fn written(text: String) -> impl Strategy<Value = String> {
     vec(prop::bool::weighted(0.1), text.chars().count()).prop_map(move |escaped| {
         let mut json = String::from("\"");
@@ -182,7 +182,7 @@ fn scalar() -> impl Strategy<Value = String> {
     ]
 }
 
-/// An object with some of the names, in any order, some of them repeated.
+/// An object with some of the names, in any order and with repeats.
 fn object(
     names: &'static [&'static str],
     value: impl Strategy<Value = String> + 'static,
@@ -210,7 +210,7 @@ fn notify_type() -> impl Strategy<Value = String> {
     .prop_flat_map(written)
 }
 
-/// A push of any shape: an object that has ids in all the places where they are looked for.
+/// A push of any shape, with values at all the places where the reader looks for ids.
 fn push() -> impl Strategy<Value = String> {
     let header = || {
         object(
@@ -248,12 +248,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn any_bytes_give_one_answer(body in vec(any::<u8>(), 0..300)) {
-        holds(&body);
+    fn any_bytes_are_read_within_the_laws(body in vec(any::<u8>(), 0..300)) {
+        check_laws(&body);
     }
 
     #[test]
-    fn any_damage_to_a_body_gives_one_answer(
+    fn any_damaged_body_is_read_within_the_laws(
         (_, body) in prop::sample::select(BODIES),
         mutations in vec(mutation(), 1..6),
     ) {
@@ -261,13 +261,13 @@ proptest! {
         for mutation in mutations {
             mutate(&mut body, mutation);
         }
-        holds(&body);
+        check_laws(&body);
     }
 
     #[test]
-    fn the_key_is_the_one_that_a_tree_of_the_whole_body_holds(body in push()) {
+    fn the_key_is_the_one_found_in_a_tree_of_the_whole_body(body in push()) {
         let tree: Value = serde_json::from_str(&body).unwrap();
-        holds(body.as_bytes());
+        check_laws(body.as_bytes());
         for rules in every_rule().filter(|rules| rules.validation == Validation::Tolerant) {
             match (read(body.as_bytes(), rules), key_in_tree(&tree, rules)) {
                 (Ok(notification), Ok(key)) => prop_assert_eq!(notification.subject().key(), key),

@@ -1,10 +1,10 @@
-//! Types without a stream of their own, callbacks, envelopes, and objects of no shape at all.
+//! Types without a stream of their own, callbacks, envelopes, and objects of unknown shape.
 
 use super::super::*;
 use super::{STRICT, TOLERANT, body, drift, key, quoted, readable, reason};
 
 #[test]
-fn an_object_of_no_known_shape_is_unreadable() {
+fn an_object_of_unknown_shape_is_unreadable() {
     let table = [
         "{}",
         r#"{"notifyType":null}"#,
@@ -23,7 +23,7 @@ fn an_object_of_no_known_shape_is_unreadable() {
 }
 
 #[test]
-fn an_object_of_no_known_shape_is_still_known_by_its_ids() {
+fn an_object_of_unknown_shape_keeps_its_ids() {
     let body = br#"{"type":"x","header":{"deviceId":"d"}}"#;
     let unreadable = read(body, TOLERANT).unwrap_err();
     assert_eq!(unreadable.subject().notify_type(), NotifyType::Other);
@@ -33,7 +33,7 @@ fn an_object_of_no_known_shape_is_still_known_by_its_ids() {
 }
 
 #[test]
-fn a_type_outside_the_list_keeps_its_name_where_that_can_be_shown() {
+fn an_unlisted_type_keeps_its_name_if_a_header_can_hold_it() {
     let long = "x".repeat(257);
     let table = [
         ("deviceTeleported", "deviceTeleported", vec![]),
@@ -48,7 +48,11 @@ fn a_type_outside_the_list_keeps_its_name_where_that_can_be_shown() {
     for (written, name, fields) in table {
         let text = format!(r#"{{"notifyType":{},"deviceId":"d"}}"#, quoted(written));
         let notification = readable(&text, STRICT);
-        assert_eq!(notification.stream(), Stream::Notifications, "{written}");
+        assert_eq!(
+            notification.category(),
+            Category::Notifications,
+            "{written}"
+        );
         assert_eq!(
             notification.subject().notify_type(),
             NotifyType::Other,
@@ -61,9 +65,9 @@ fn a_type_outside_the_list_keeps_its_name_where_that_can_be_shown() {
 }
 
 #[test]
-fn a_callback_or_an_envelope_is_known_beside_a_type_that_says_nothing() {
-    for nothing in ["null", r#""""#, "3"] {
-        let text = format!(r#"{{"notifyType":{nothing},"commandId":"c","result":null}}"#);
+fn a_callback_or_an_envelope_is_recognized_despite_an_unusable_type() {
+    for unusable in ["null", r#""""#, "3"] {
+        let text = format!(r#"{{"notifyType":{unusable},"commandId":"c","result":null}}"#);
         let notification = readable(&text, STRICT);
         assert_eq!(
             notification.subject().notify_type(),
@@ -71,7 +75,7 @@ fn a_callback_or_an_envelope_is_known_beside_a_type_that_says_nothing() {
         );
         assert_eq!(notification.subject().key(), Some("c"));
 
-        let text = format!(r#"{{"notifyType":{nothing},"resource":"r","event":"e"}}"#);
+        let text = format!(r#"{{"notifyType":{unusable},"resource":"r","event":"e"}}"#);
         let notification = readable(&text, STRICT);
         assert_eq!(notification.subject().notify_type(), NotifyType::Envelope);
         assert_eq!(notification.subject().type_name(), "r.e");
@@ -79,7 +83,7 @@ fn a_callback_or_an_envelope_is_known_beside_a_type_that_says_nothing() {
 }
 
 #[test]
-fn an_envelope_that_does_not_name_itself_is_stored_all_the_same() {
+fn an_envelope_without_a_usable_name_is_still_readable() {
     let long = format!(r#"{{"resource":"{0}","event":"{0}"}}"#, "x".repeat(128));
     let table = [
         (r#"{"event":"e","notify_data":{}}"#, vec!["resource"]),
@@ -104,7 +108,7 @@ fn an_envelope_that_does_not_name_itself_is_stored_all_the_same() {
 }
 
 #[test]
-fn other_types_take_the_best_id_they_carry() {
+fn other_types_are_keyed_by_their_best_id() {
     let devices = [
         (
             r#""deviceId":"d","header":{"deviceId":"h"},"requestId":"r""#,
@@ -155,17 +159,17 @@ fn other_types_take_the_best_id_they_carry() {
 }
 
 #[test]
-fn an_id_of_no_use_gives_way_to_the_next_and_is_reported() {
+fn an_unusable_id_is_reported_and_the_next_one_is_used() {
     let long = quoted(&"x".repeat(257));
-    for useless in ["null", "7", "1e99999", r#""""#, "{}", r#""\ud800""#, &long] {
+    for unusable in ["null", "7", "1e99999", r#""""#, "{}", r#""\ud800""#, &long] {
         let text = format!(
-            r#"{{"notifyType":"x","deviceId":{useless},
-            "header":{{"deviceId":{useless},"from":{useless},"requestId":{useless}}},
-            "notify_data":{{"header":{{"device_id":{useless}}}}},
-            "requestId":{useless},"request_id":{useless},"commandId":{useless},
-            "operationId":{useless},"ruleId":"u"}}"#
+            r#"{{"notifyType":"x","deviceId":{unusable},
+            "header":{{"deviceId":{unusable},"from":{unusable},"requestId":{unusable}}},
+            "notify_data":{{"header":{{"device_id":{unusable}}}}},
+            "requestId":{unusable},"request_id":{unusable},"commandId":{unusable},
+            "operationId":{unusable},"ruleId":"u"}}"#
         );
-        assert_eq!(key(&text, STRICT).as_deref(), Some("u"), "{useless}");
+        assert_eq!(key(&text, STRICT).as_deref(), Some("u"), "{unusable}");
         let fields = [
             "header.requestId",
             "header.deviceId",
@@ -177,12 +181,12 @@ fn an_id_of_no_use_gives_way_to_the_next_and_is_reported() {
             "request_id",
             "notify_data.header.device_id",
         ];
-        assert_eq!(drift(&text), fields, "{useless}");
+        assert_eq!(drift(&text), fields, "{unusable}");
     }
 }
 
 #[test]
-fn what_should_hold_ids_and_is_no_object_is_reported_unless_null() {
+fn a_container_of_ids_that_is_not_an_object_is_reported_unless_null() {
     let table = [
         (
             r#"{"notifyType":"x","header":null,"notify_data":null}"#,
@@ -207,7 +211,7 @@ fn what_should_hold_ids_and_is_no_object_is_reported_unless_null() {
 }
 
 #[test]
-fn the_null_request_id_of_device_data_is_no_news() {
+fn the_null_request_id_of_device_data_is_not_drift() {
     assert!(body("deviceDataChanged").contains(r#""requestId":null"#));
     assert!(drift(body("deviceDataChanged")).is_empty());
 }

@@ -1,11 +1,11 @@
-"""Asks a Prometheus every query of every dashboard, and fails where one has no data.
+"""Runs every query of every dashboard on a Prometheus; one without data is a failure.
 
     python3 ask.py PROMETHEUS_URL SECONDS DASHBOARD.json...
 
-SECONDS is how long the run took: that much is shown. The environment variable
-RATE_INTERVAL is what Grafana puts in for $__rate_interval: at least four times
-the time between two scrapes. WITHOUT names metrics of which this run has none,
-such as the certificate's without TLS.
+SECONDS is the duration of the run, which is the time range of the queries. The
+environment variable RATE_INTERVAL is the value of Grafana's $__rate_interval, at
+least four scrape intervals. WITHOUT lists metrics that the run does not have, such
+as that of the certificate without TLS.
 """
 
 import json
@@ -27,7 +27,7 @@ LABEL_VALUES = re.compile(r"label_values\((.*), (\w+)\)$")
 
 
 class Prometheus:
-    """A Prometheus that scraped a run, and the time of that run."""
+    """A Prometheus that scraped a run, and the run's time range."""
 
     def __init__(self, url, seconds):
         self.url = url
@@ -35,13 +35,13 @@ class Prometheus:
         self.seconds = seconds
 
     def get(self, path, **parameters):
-        """The data of an answer of the HTTP API."""
+        """The data of a response of the HTTP API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.load(answer)["data"]
 
     def series(self, query):
-        """The series of a query: labels, and points that are numbers."""
+        """The series of a query: labels and finite points."""
         expr = filled_in(query.expr, RATE_INTERVAL, f"{self.seconds}s")
         if query.instant:
             result = self.get("query", query=expr, time=self.end)["result"]
@@ -58,17 +58,17 @@ class Prometheus:
 
 
 def query_findings(prometheus, query):
-    """What a query lacks."""
+    """Findings about a query."""
     series = prometheus.series(query)
     if not series and not any(metric in query.expr for metric in WITHOUT):
         yield f"no data: {query.expr}"
     for label in PLACEHOLDER.findall(query.legend):
         if any(label not in labels for labels, _ in series):
-            yield f"the legend names {label}, which is no label of: {query.expr}"
+            yield f"the legend uses {label}, which is not a label of: {query.expr}"
 
 
 def variable_findings(prometheus, variable):
-    """What a variable lacks."""
+    """Findings about a variable."""
     selector, label = LABEL_VALUES.match(variable["query"]["query"]).groups()
     selector = filled_in(selector, RATE_INTERVAL, f"{prometheus.seconds}s")
     if not prometheus.get(f"label/{label}/values", **{"match[]": selector}):

@@ -1,6 +1,6 @@
-"""Reads dashboards: their panels, their queries, and what Grafana puts in for variables.
+"""Reads dashboards: their panels and queries, and how Grafana expands variables.
 
-Knows neither Prometheus nor how a panel looks.
+It must know neither Prometheus nor how a panel is drawn.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Query:
-    """One query of a panel, as it stands in the file."""
+    """One query of a panel, with its variables unexpanded."""
 
     expr: str
     legend: str
@@ -27,17 +27,17 @@ class Board:
 
     @property
     def panels(self):
-        """All panels that show something: rows are headings."""
+        """All panels except rows, which are headings."""
         return [panel for panel in self.json["panels"] if panel["type"] != "row"]
 
     @property
     def variables(self):
-        """The variables that ask Prometheus for their values."""
+        """The variables whose values come from Prometheus."""
         return [v for v in self.json["templating"]["list"] if v["type"] == "query"]
 
 
 def boards():
-    """Those named on the command line."""
+    """The dashboards named on the command line."""
     return [Board(path) for path in sys.argv[1:] if path.endswith(".json")]
 
 
@@ -50,7 +50,7 @@ def queries(panel):
 
 
 def filled_in(expr, rate_interval, shown):
-    """The query as Grafana sends it with `All` chosen everywhere."""
+    """The query as Grafana sends it if `All` is selected in every variable."""
     values = {"$__rate_interval": rate_interval, "$__range": shown, "$job": ".+", "$instance": ".+"}
     for name, value in values.items():
         expr = expr.replace(name, value)

@@ -1,9 +1,8 @@
-"""Holds dashboards to the rules of Grafana's linter for Prometheus dashboards, and a few more.
+"""Checks dashboards against the rules of Grafana's dashboard-linter, and a few more.
 
     python3 lint.py METRICS.md DASHBOARD.json...
 
-The rules are named as there: template-datasource, template-job and so on. The
-units are those that these dashboards use.
+The rules have the linter's names: template-datasource, template-job and so on.
 """
 
 import re
@@ -20,13 +19,13 @@ WIDTH = 24
 
 
 def dashboard_findings(board):
-    """What is wrong with the whole."""
+    """Findings about the dashboard as a whole."""
     text = board.json
     variables = {variable["name"]: variable for variable in text["templating"]["list"]}
     if text["editable"]:
-        yield "uneditable-dashboard: a file is the only place to change it"
+        yield "uneditable-dashboard: `editable` must be false, because changes belong in the file"
     if variables.get("datasource", {}).get("type") != "datasource":
-        yield "template-datasource: a variable `datasource` chooses the data source"
+        yield "template-datasource: a variable `datasource` must select the data source"
     for name, label in (("job", "Job"), ("instance", "Instance")):
         yield from variable_findings(name, label, variables.get(name))
     ids = [panel["id"] for panel in text["panels"]]
@@ -38,7 +37,7 @@ def dashboard_findings(board):
 
 
 def variable_findings(name, label, variable):
-    """What is wrong with a variable that chooses the value of a label."""
+    """Findings about a variable that selects values of a label."""
     wanted = {
         "type": "query",
         "label": label,
@@ -50,60 +49,60 @@ def variable_findings(name, label, variable):
     }
     for key, value in wanted.items():
         if (variable or {}).get(key) != value:
-            yield f"template-{name}: `{key}` of the variable has to be {value!r}"
+            yield f"template-{name}: `{key}` of the variable must be {value!r}"
 
 
 def layout_findings(panels):
-    """Panels that overlap, or stick out."""
+    """Panels that overlap or exceed the grid."""
     taken = {}
     for panel in panels:
         place = panel["gridPos"]
         if place["x"] + place["w"] > WIDTH:
-            yield f"{panel['title']}: sticks out on the right"
+            yield f"{panel['title']}: exceeds the grid on the right"
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
                 other = taken.setdefault((x, y), panel["title"])
                 if other != panel["title"]:
-                    yield f"{panel['title']}: lies over {other}"
+                    yield f"{panel['title']}: overlaps {other}"
                     return
 
 
 def panel_findings(panel, types):
-    """What is wrong with one panel."""
+    """Findings about one panel."""
     if not panel["title"] or not panel.get("description"):
-        yield "panel-title-description: it has to say what it shows"
+        yield "panel-title-description: it must have a title and a description"
     if panel.get("datasource") != DATA_SOURCE:
-        yield "panel-datasource: it has to use the variable"
+        yield "panel-datasource: it must use the variable"
     if panel["fieldConfig"]["defaults"].get("unit") not in UNITS:
-        yield "panel-units: it needs a unit"
+        yield f"panel-units: its unit must be one of {sorted(UNITS)}"
     if not panel["targets"]:
-        yield "panel-no-targets: it asks nothing"
+        yield "panel-no-targets: it has no queries"
     for query in queries(panel):
         yield from query_findings(query.expr, types)
 
 
 def query_findings(expr, types):
-    """What is wrong with one query."""
+    """Findings about one query."""
     for name, matchers in METRIC.findall(expr):
         if 'job=~"$job"' not in matchers:
-            yield f"target-job: {name} is asked of any job"
+            yield f"target-job: {name} is not filtered by job"
         if 'instance=~"$instance"' not in matchers:
-            yield f"target-instance: {name} is asked of any instance"
+            yield f"target-instance: {name} is not filtered by instance"
         base = re.sub(r"_(bucket|sum|count)$", "", name)
         kind = types.get(name) or types.get(base)
         if kind is None:
-            yield f"{name} is no metric of northbridge"
+            yield f"{name} is not a metric of northbridge"
         rated = re.search(r"\b(rate|irate|increase)\(" + name + r"\b", expr)
-        # The books compare the counters themselves.
+        # received = outcomes + in flight compares the counters themselves.
         if kind in ("counter", "histogram") and not rated and "in_flight" not in expr:
-            yield f"target-counter-agg: {name} counts, so its rate or increase is asked"
+            yield f"target-counter-agg: {name} is a counter, so it needs rate or increase"
     for _, window in RATE.findall(expr):
         if window not in ("$__rate_interval", "$__range"):
-            yield f"target-rate-interval: [{window}] has to be [$__rate_interval]"
+            yield f"target-rate-interval: [{window}] must be [$__rate_interval]"
 
 
 def metric_types(page):
-    """The metrics of the page, each with its type."""
+    """The metrics on the page by name, with their types."""
     return dict(re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \|", page, re.M))
 
 

@@ -1,9 +1,9 @@
-"""Draws dashboards with the real results of their queries, to be looked at.
+"""Draws dashboards with the results of their queries, for visual inspection.
 
     python3 render.py PROMETHEUS_URL SECONDS DIRECTORY DASHBOARD.json...
 
-Not Grafana, but its grid: each panel stands where Grafana puts it, with its
-title, unit, colours, stacking, limits and legend. Needs matplotlib.
+It imitates Grafana: each panel has its place in the grid, its title, unit, colours,
+stacking, limits and legend. It needs matplotlib.
 """
 
 import math
@@ -34,7 +34,7 @@ BACKGROUND, CARD, TEXT, FAINT = "#111217", "#181b1f", "#d8d9da", "#8e8e93"
 
 
 def scaled(value, steps, base):
-    """A number with the largest prefix that fits."""
+    """A number with the largest prefix that does not exceed it."""
     for size, prefix in steps:
         if abs(value) >= size:
             return f"{value / size:.3g}{prefix}"
@@ -42,7 +42,7 @@ def scaled(value, steps, base):
 
 
 def formatted(value, unit, decimals=None):
-    """A value in its unit, much as Grafana writes it."""
+    """A value in its unit, in Grafana's style."""
     if unit == "percentunit":
         return f"{value * 100:.{1 if decimals is None else decimals}f}%"
     if unit == "bytes":
@@ -54,7 +54,7 @@ def formatted(value, unit, decimals=None):
 
 
 def threshold_colour(steps, value):
-    """The colour of the last step that the value has reached."""
+    """The colour of the highest threshold that the value has reached."""
     reached = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
     return COLOURS.get(reached[-1], TEXT)
 
@@ -74,7 +74,7 @@ def series_of(prometheus, panel):
 
 
 def draw_stat(axes, panel, prometheus):
-    """One number, in the colour of its threshold."""
+    """A single number in the colour of its threshold."""
     axes.axis("off")
     values = next((values for _, _, values in series_of(prometheus, panel)), None)
     if values is None:
@@ -89,7 +89,7 @@ def draw_stat(axes, panel, prometheus):
 
 
 def draw_lines(axes, panel, prometheus):
-    """Lines, bars or stacks over time."""
+    """Lines over time, stacked if the panel says so."""
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults["custom"]
     fixed = {
@@ -126,7 +126,7 @@ def legend(axes, panel):
 
 
 def draw_heatmap(axes, panel, prometheus):
-    """Buckets over time: each cell is what came into its bucket alone."""
+    """Buckets over time; cumulative counts are turned into counts per bucket."""
     buckets = {}
     for query in queries(panel):
         for labels, points in prometheus.series(query):
@@ -143,7 +143,7 @@ def draw_heatmap(axes, panel, prometheus):
 
 
 def draw_timeline(axes, panel, prometheus):
-    """States over time, a row each."""
+    """One row per state over time."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     left, bottom, width, height = axes.get_position().bounds
     axes.set_position((left + width * 0.15, bottom, width * 0.85, height))
@@ -159,7 +159,7 @@ def draw_timeline(axes, panel, prometheus):
 
 
 def draw_table(axes, panel, prometheus):
-    """Rows of labels and a value."""
+    """Rows with the labels and the value of each series."""
     axes.axis("off")
     organised = panel["transformations"][0]["options"]
     columns = sorted(organised["indexByName"], key=organised["indexByName"].get)
@@ -176,7 +176,7 @@ def draw_table(axes, panel, prometheus):
 
 
 def clock(axes):
-    """Times of day below."""
+    """Formats the time axis."""
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S"))
     axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=5))
     axes.tick_params(colors=FAINT, labelsize=6, length=0)
@@ -196,7 +196,7 @@ DRAW = {
 
 
 def picture(board, prometheus, directory):
-    """The dashboard as a PNG."""
+    """Writes the dashboard as a PNG file."""
     panels = board.json["panels"]
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     inches = (COLUMNS * ROW_INCHES * 1.6, rows * ROW_INCHES)

@@ -1,7 +1,6 @@
-// What a dashboard has to be, by Grafana's own published schema. It is checked
-// by the compiler: each dashboard becomes a literal of the type `Checked`, so
-// that an unknown key, a missing one or a value outside an enumeration is an
-// error at its line.
+// The type of a dashboard file, from Grafana's published schema. The TypeScript
+// compiler checks each dashboard as a literal of the type `Checked`, so an unknown
+// key, a missing key or a value outside an enumeration is an error at its line.
 import type { DataQuery, Dashboard, FieldConfig, FieldConfigSource, Panel, RowPanel, VariableModel } from '@grafana/schema';
 import type * as Heatmap from '@grafana/schema/dist/esm/raw/composable/heatmap/panelcfg/x/HeatmapPanelCfg_types.gen';
 import type * as Stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
@@ -9,7 +8,7 @@ import type * as StateTimeline from '@grafana/schema/dist/esm/raw/composable/sta
 import type * as Table from '@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
 import type * as TimeSeries from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
 
-/** As it stands in a file: an enumeration of strings is the strings. */
+/** The JSON form of a type: an enumeration of strings becomes its string values. */
 type Json<T> = T extends string
   ? `${T}`
   : T extends readonly (infer Item)[]
@@ -18,7 +17,7 @@ type Json<T> = T extends string
       ? { [Key in keyof T]: Json<T[Key]> }
       : T;
 
-/** What a Prometheus data source is asked. */
+/** A query to a Prometheus data source. */
 interface PromQuery extends Omit<DataQuery, 'datasource'> {
   datasource: { type: 'prometheus'; uid: '${datasource}' };
   expr: string;
@@ -49,7 +48,7 @@ type AnyPanel =
   | PanelOf<'table', Table.Options>
   | PanelOf<'timeseries', TimeSeries.Options, TimeSeries.FieldConfig>;
 
-/** A dashboard in a file. */
+/** A dashboard file. */
 export type Checked = Json<
   Omit<Dashboard, 'panels' | 'templating'> & { panels: AnyPanel[]; templating: { list: Variable[] } }
 >;

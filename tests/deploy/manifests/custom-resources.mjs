@@ -1,6 +1,6 @@
-// Validates custom resources, given as JSON lines on standard input, against the
-// schemas of their definitions. Run where the packages are installed:
-// node --input-type=module - would read this file itself, so it is given by -e.
+// Validates custom resources, which it reads as JSON lines from standard input,
+// against the schemas of their definitions. It runs in the directory in which the
+// packages are installed, so its text is passed to `node --input-type=module -e`.
 import { readFileSync } from 'node:fs';
 import * as monitoring from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1';
 import * as keda from '@kubernetes-models/keda/keda.sh/v1alpha1';
@@ -22,5 +22,5 @@ for (const object of objects) {
     console.error(`${kind} ${metadata.name}: ${error.message}`);
   }
 }
-console.error(`${objects.length} custom resources, ${wrong} of them wrong`);
+console.error(`${objects.length} custom resources, ${wrong} of them invalid`);
 process.exit(wrong > 0 ? 1 : 0);

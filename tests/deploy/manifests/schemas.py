@@ -1,6 +1,6 @@
-"""Validates Kubernetes manifests on standard input against the published schemas
-of one Kubernetes version, unknown fields refused; prints custom resources as
-JSON lines for who knows their schemas.
+"""Validates Kubernetes manifests on standard input against the published schemas of
+one Kubernetes version, and rejects unknown fields. Prints custom resources as JSON
+lines, which custom-resources.mjs validates.
 
     schemas.py VERSION <manifest.yaml
 """
@@ -21,11 +21,11 @@ for document in filter(None, yaml.safe_load_all(sys.stdin)):
         continue
     try:
         if kubernetes_validate.validate(document, version, strict=True) != version:
-            sys.exit(f"there are no schemas of Kubernetes {version}")
+            sys.exit(f"there are no schemas for Kubernetes {version}")
         known += 1
     except kubernetes_validate.ValidationError as error:
         wrong += 1
         path = ".".join(map(str, error.path))
         print(f"{name}, Kubernetes {version}: {path}: {error.message}", file=sys.stderr)
-print(f"{known} objects fit Kubernetes {version}", file=sys.stderr)
+print(f"{known} objects are valid for Kubernetes {version}", file=sys.stderr)
 sys.exit(1 if wrong or not known else 0)

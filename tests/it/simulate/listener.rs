@@ -1,8 +1,9 @@
-//! A listener that is ingress and streams in one, and keeps the promise or
-//! breaks it as it is told.
+//! A listener that imitates ingress and streams, and keeps or breaks their
+//! guarantees as scripted.
 //!
-//! It answers every push, and stores all of a run before the last answer, with
-//! the states that follow by the model. It must not know what is proved of it.
+//! It answers every push. Before the last answer of a run it stores all records
+//! of the run and the states that the model computes from them. It must not know
+//! what the verification checks.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -10,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use chrono::{DateTime, TimeDelta};
+use northbridge::model::{self, Push};
 use northbridge::notification::Rules;
-use northbridge::simulate::model::{self, Push};
-use northbridge::simulate::world::{Shares, World};
+use northbridge::simulate::pushes::{PushGenerator, TrafficMix};
 use northbridge::topics::Topic;
 use serde_json::Value;
 
@@ -20,9 +21,9 @@ use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
 use crate::support::records::{NewRecord, produce};
 
-/// So many are pushed.
+/// Pushes of one run.
 pub(super) const PUSHES: usize = 20;
-/// With this one the odd pushes are of all kinds.
+/// With this seed the oddities cover all kinds.
 const SEED: u64 = 4;
 const STATE_TOPICS: [&str; 4] = [
     "iot.command-state",
@@ -31,41 +32,43 @@ const STATE_TOPICS: [&str; 4] = [
     "iot.upgrade-operation",
 ];
 
-/// A record, and its topic.
+/// A record and its topic.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) topic: Topic,
     pub(super) record: NewRecord,
 }
 
-/// What is done to records before they are written.
+/// A change to records before they are written.
 pub(super) type Change = Arc<dyn Fn(&mut Vec<Stored>) + Send + Sync>;
 
-/// What is pushed.
+/// The pushes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Load {
-    /// Of each command one confirmation.
+    /// One confirmation for each command.
     Commands,
-    /// An operation over three devices, each with several results.
+    /// One operation on three devices, each with several results.
     Upgrades,
-    /// Results of devices that are all different, none of them as published.
+    /// One result for each device, none of them in the published format.
     Oddities,
 }
 
-/// What the listener does.
+/// The listener's behaviour.
 #[derive(Clone)]
 pub(super) struct Script {
     pub(super) load: Load,
-    /// The code that a push is answered with, by its number.
+    /// The status that a push is answered with, by its number in the run.
     pub(super) answering: fn(usize) -> u16,
+    /// Applied to the records of the pushes.
     pub(super) storing: Change,
+    /// Applied to the states.
     pub(super) writing: Change,
-    /// The states follow from the first so many pushes.
+    /// How many of the first pushes the states are computed from.
     pub(super) states_of: usize,
 }
 
 impl Script {
-    /// Keeps the promise.
+    /// Keeps all guarantees.
     pub(super) fn of(load: Load) -> Self {
         Self {
             load,
@@ -76,7 +79,7 @@ impl Script {
         }
     }
 
-    /// Keeps it, but for this change to what it stores.
+    /// Keeps all guarantees except for this change to the records.
     pub(super) fn storing(
         load: Load,
         change: impl Fn(&mut Vec<Stored>) + Send + Sync + 'static,
@@ -87,7 +90,7 @@ impl Script {
         }
     }
 
-    /// Keeps it, but for this change to the states.
+    /// Keeps all guarantees except for this change to the states.
     pub(super) fn writing(
         load: Load,
         change: impl Fn(&mut Vec<Stored>) + Send + Sync + 'static,
@@ -100,17 +103,17 @@ impl Script {
 }
 
 impl Load {
-    /// The pushes, as `simulate` makes them with [`Load::flags`].
-    pub(super) fn world(self) -> World {
+    /// The pushes that `simulate` generates with [`Load::flags`].
+    pub(super) fn generator(self) -> PushGenerator {
         let [upgrades, oddities, devices] = self.shares();
-        let shares = Shares {
+        let mix = TrafficMix {
             repeats: 0,
             others: 0,
             upgrades,
             disorder: 5,
             oddities,
         };
-        World::new(SEED, devices.into(), shares, Rules::default())
+        PushGenerator::new(SEED, devices.into(), mix, Rules::default())
     }
 
     fn flags(self) -> Vec<String> {
@@ -148,14 +151,14 @@ impl Listener {
     pub(super) fn start(script: Script) -> Self {
         let mock = Mock::start();
         for topic in STATE_TOPICS {
-            mock.create(topic);
+            mock.create_topic(topic);
         }
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", socket.local_addr().unwrap());
         let script = Arc::new(Mutex::new(script));
         let bootstrap = mock.bootstrap();
-        let (brokers, told) = (bootstrap.clone(), Arc::clone(&script));
-        thread::spawn(move || listen(&socket, &brokers, &told));
+        let (brokers, shared) = (bootstrap.clone(), Arc::clone(&script));
+        thread::spawn(move || listen(&socket, &brokers, &shared));
         Self {
             mock: Some(mock),
             bootstrap,
@@ -164,34 +167,40 @@ impl Listener {
         }
     }
 
-    /// Its broker is gone for good.
-    pub(super) fn lose_kafka(&mut self) {
+    /// Stops the broker permanently.
+    pub(super) fn stop_kafka(&mut self) {
         self.mock = None;
     }
 
-    /// From the next run on it does this.
-    pub(super) fn turn_to(&self, script: Script) {
+    /// The mock cluster, which must not have been stopped.
+    pub(super) fn kafka(&self) -> &Mock {
+        self.mock.as_ref().unwrap()
+    }
+
+    /// Replaces the script, from the next run on.
+    pub(super) fn set_script(&self, script: Script) {
         *self.script.lock().unwrap() = script;
     }
 
-    /// A run with the proof of what is stored.
-    pub(super) fn proved(&self) -> (Option<i32>, Value) {
-        self.proved_with(&[])
+    /// Runs `simulate` with `--verify`.
+    pub(super) fn verify(&self) -> (Option<i32>, Value) {
+        self.verify_with(&[])
     }
 
-    /// A run with both proofs.
-    pub(super) fn proved_with_states(&self) -> (Option<i32>, Value) {
-        self.proved_with(&["--verify-state", "--catch-up", "200ms"])
+    /// Runs `simulate` with `--verify` and `--verify-state`.
+    pub(super) fn verify_with_states(&self) -> (Option<i32>, Value) {
+        self.verify_with(&["--verify-state", "--catch-up", "200ms"])
     }
 
-    /// The flags of a run with the proof of what is stored.
+    /// The flags of a run with `--verify`.
     pub(super) fn flags(&self) -> Vec<String> {
         let mut flags = self.script.lock().unwrap().load.flags();
         flags.push(format!("--verify={}", self.bootstrap));
         flags
     }
 
-    /// A run that goes on meanwhile. Of a flag that stands twice the later counts.
+    /// Starts a run without waiting for its end. Flags in `more` replace the
+    /// default flags of the same name.
     pub(super) fn start_run(&self, more: &[&str]) -> Northbridge {
         let mut flags = self.flags();
         let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
@@ -201,10 +210,10 @@ impl Listener {
         Northbridge::start(&own.into_iter().chain(flags).collect::<Vec<_>>(), &[])
     }
 
-    fn proved_with(&self, more: &[&str]) -> (Option<i32>, Value) {
+    fn verify_with(&self, more: &[&str]) -> (Option<i32>, Value) {
         let flags = self.flags();
         let flags = flags.iter().map(String::as_str).chain(more.iter().copied());
-        super::simulate_any(&self.url, &flags.collect::<Vec<_>>())
+        super::run_simulate(&self.url, &flags.collect::<Vec<_>>())
     }
 }
 
@@ -217,11 +226,11 @@ pub(super) fn write(bootstrap: &str, all: &[Stored]) {
     }
 }
 
-/// The first pushes of a load as they must be stored, with a receipt a second.
+/// The records of a load's pushes, received one second apart.
 pub(super) fn stored(load: Load) -> Vec<Stored> {
-    let world = load.world();
+    let generator = load.generator();
     let record = |number: usize| {
-        let push = world.push(u64::try_from(number).unwrap());
+        let push = generator.push(u64::try_from(number).unwrap());
         let received_at = DateTime::UNIX_EPOCH + TimeDelta::seconds(number.try_into().unwrap());
         let record = NewRecord {
             key: push.key.map(String::into_bytes),
@@ -236,7 +245,7 @@ pub(super) fn stored(load: Load) -> Vec<Stored> {
     (0..PUSHES).map(record).collect()
 }
 
-/// The states that follow from records.
+/// The states that the model computes from the records.
 pub(super) fn states(stored: &[Stored]) -> Vec<Stored> {
     let of = |topic: Topic| {
         let records = stored.iter().filter(move |one| one.topic == topic);
@@ -269,17 +278,17 @@ fn listen(listener: &TcpListener, bootstrap: &str, script: &Mutex<Script>) {
     for stream in listener.incoming() {
         let mut stream = BufReader::new(stream.unwrap());
         while read_push(&mut stream).is_some() {
-            let now = script.lock().unwrap().clone();
+            let script = script.lock().unwrap().clone();
             number += 1;
             if number % PUSHES == 0 {
-                let mut records = stored(now.load);
-                let mut states = states(&records[..now.states_of]);
-                (now.storing)(&mut records);
+                let mut records = stored(script.load);
+                let mut states = states(&records[..script.states_of]);
+                (script.storing)(&mut records);
                 write(bootstrap, &records);
-                (now.writing)(&mut states);
+                (script.writing)(&mut states);
                 write(bootstrap, &states);
             }
-            let code = (now.answering)((number - 1) % PUSHES);
+            let code = (script.answering)((number - 1) % PUSHES);
             let answer = format!("HTTP/1.1 {code} .\r\ncontent-length: 0\r\n\r\n");
             stream.get_mut().write_all(answer.as_bytes()).unwrap();
         }

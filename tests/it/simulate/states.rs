@@ -1,5 +1,5 @@
-//! The proof of the states: each way of not being what follows is caught, and
-//! nothing else is called a fault.
+//! The verification of the states detects every kind of wrong state and reports nothing
+//! else as a fault.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::listener::{Listener, Load, PUSHES, Script, Stored, states, stored, wr
 use crate::support::bodies::message_confirm;
 use crate::support::records::NewRecord;
 
-/// Each state topic, with a load that it follows from.
+/// Each state topic, with a load that produces states in it.
 const STATES: [(Load, Topic); 3] = [
     (Load::Commands, Topic::CommandState),
     (Load::Upgrades, Topic::DeviceSoftware),
@@ -18,68 +18,68 @@ const STATES: [(Load, Topic); 3] = [
 ];
 
 #[test]
-fn states_that_follow_from_what_is_stored_pass() {
+fn states_that_match_the_stored_records_pass() {
     for (load, counts) in [
         (Load::Commands, [PUSHES, 0, 0]),
         (Load::Upgrades, [0, 3, 1]),
     ] {
-        let (code, outcome) = Listener::start(Script::of(load)).proved_with_states();
-        assert_eq!(code, Some(0), "{outcome}");
-        let compared = ["commands", "devices", "operations"].map(|kind| &outcome["states"][kind]);
+        let (code, summary) = Listener::start(Script::of(load)).verify_with_states();
+        assert_eq!(code, Some(0), "{summary}");
+        let compared = ["commands", "devices", "operations"].map(|kind| &summary["states"][kind]);
         assert_eq!(compared, counts.map(Value::from).each_ref());
-        assert_eq!(outcome["states"]["differing"], 0);
+        assert_eq!(summary["states"]["differing"], 0);
     }
 }
 
 #[test]
-fn a_state_that_is_not_there_is_caught() {
+fn a_missing_state_is_caught() {
     for (load, topic) in STATES {
         let change = move |states: &mut Vec<Stored>| {
-            let place = states.iter().position(|one| one.topic == topic);
-            states.remove(place.unwrap());
+            let position = states.iter().position(|one| one.topic == topic);
+            states.remove(position.unwrap());
         };
         assert_caught(Script::writing(load, change), "there is no state");
     }
 }
 
 #[test]
-fn a_state_that_was_deleted_or_overwritten_is_caught() {
+fn a_deleted_or_overwritten_state_is_caught() {
     for (load, topic) in STATES {
-        for (value, says) in [(None, "there is no state"), (Some("{}"), "must be")] {
+        for (value, expected) in [(None, "there is no state"), (Some("{}"), "must be")] {
             let change = move |states: &mut Vec<Stored>| {
                 let mut last = first(states, topic).clone();
                 last.record.value = value.map(Into::into);
                 states.push(last);
             };
-            assert_caught(Script::writing(load, change), says);
+            assert_caught(Script::writing(load, change), expected);
         }
     }
 }
 
 #[test]
-fn a_state_under_another_key_is_caught() {
+fn a_state_under_the_wrong_key_is_caught() {
     for (load, topic) in STATES {
         let change = move |states: &mut Vec<Stored>| {
             first(states, topic).record.key = Some(b"another".to_vec());
         };
-        let (code, outcome) = Listener::start(Script::writing(load, change)).proved_with_states();
-        assert_eq!(code, Some(1), "{outcome}");
-        let faults = outcome["states"]["faults"].to_string();
+        let (code, summary) = Listener::start(Script::writing(load, change)).verify_with_states();
+        assert_eq!(code, Some(1), "{summary}");
+        let faults = summary["states"]["faults"].to_string();
         assert!(faults.contains("there is no state"), "{faults}");
     }
 }
 
 #[test]
-fn a_state_from_before_the_last_push_is_caught() {
+fn a_stale_state_is_caught() {
     let script = Script {
         states_of: PUSHES - 1,
         ..Script::of(Load::Upgrades)
     };
-    let (code, outcome) = Listener::start(script).proved_with_states();
-    assert_eq!(code, Some(1), "{outcome}");
-    // The device of that push, and its operation.
-    assert_eq!(outcome["states"]["differing"], 2);
-    let faults = outcome["states"]["faults"].to_string();
+    let (code, summary) = Listener::start(script).verify_with_states();
+    assert_eq!(code, Some(1), "{summary}");
+    // The push's device and its operation.
+    assert_eq!(summary["states"]["differing"], 2);
+    let faults = summary["states"]["faults"].to_string();
     assert!(faults.contains("attempts must be"), "{faults}");
     assert!(faults.contains("lastAt must be"), "{faults}");
 }
@@ -130,7 +130,7 @@ fn a_changed_field_is_caught_and_named() {
 }
 
 #[test]
-fn attempts_in_another_order_are_caught() {
+fn attempts_in_the_wrong_order_are_caught() {
     let change = |states: &mut Vec<Stored>| {
         edit(first(states, Topic::DeviceSoftware), |state| {
             state["attempts"].as_array_mut().unwrap().reverse();
@@ -141,7 +141,7 @@ fn attempts_in_another_order_are_caught() {
 }
 
 #[test]
-fn a_state_that_no_push_makes_is_caught() {
+fn a_state_for_a_key_without_valid_pushes_is_caught() {
     let load = Load::Oddities;
     let with_state: Vec<_> = keys(states(&stored(load)), Topic::DeviceSoftware);
     let mut all = keys(stored(load), Topic::UpgradeResult);
@@ -156,7 +156,7 @@ fn a_state_that_no_push_makes_is_caught() {
 }
 
 #[test]
-fn a_state_beside_the_right_ones_that_follows_from_no_record_is_caught() {
+fn an_additional_state_without_any_records_is_caught() {
     for (load, topic) in STATES {
         let change = move |states: &mut Vec<Stored>| states.push(stranger(topic));
         let script = Script::writing(load, change);
@@ -165,22 +165,21 @@ fn a_state_beside_the_right_ones_that_follows_from_no_record_is_caught() {
 }
 
 #[test]
-fn a_state_that_follows_from_no_record_and_was_deleted_is_no_difference() {
+fn a_deleted_state_without_any_records_is_not_a_difference() {
     let change = |states: &mut Vec<Stored>| {
         states.push(stranger(Topic::CommandState));
         let mut deleted = stranger(Topic::CommandState);
         deleted.record.value = None;
         states.push(deleted);
     };
-    let (code, outcome) =
-        Listener::start(Script::writing(Load::Commands, change)).proved_with_states();
-    assert_eq!(code, Some(0), "{outcome}");
+    let (code, summary) =
+        Listener::start(Script::writing(Load::Commands, change)).verify_with_states();
+    assert_eq!(code, Some(0), "{summary}");
 }
 
-/// Whether their records came during the run or before it, as they did where a
-/// stream was behind.
+/// Their records may arrive during the run, or before it if the stream lags.
 #[test]
-fn states_of_other_senders_are_no_difference() {
+fn states_of_other_senders_are_not_a_difference() {
     let foreign = || Stored {
         topic: Topic::CommandStatus,
         record: NewRecord::keyed("stranger", message_confirm("stranger", "d", "sent")),
@@ -196,39 +195,59 @@ fn states_of_other_senders_are_no_difference() {
         if before {
             write(&listener.bootstrap, &[foreign()]);
         }
-        let (code, outcome) = listener.proved_with_states();
-        assert_eq!(code, Some(0), "{before}: {outcome}");
-        assert_eq!(outcome["states"]["commands"], PUSHES);
+        let (code, summary) = listener.verify_with_states();
+        assert_eq!(code, Some(0), "{before}: {summary}");
+        assert_eq!(summary["states"]["commands"], PUSHES);
     }
 }
 
-/// What decides is what is stored, not what should be.
 #[test]
-fn a_state_of_what_was_not_stored_is_not_asked_for() {
+fn an_internal_field_is_caught_unless_the_state_is_from_before_the_header() {
+    for ((load, topic), field) in STATES.into_iter().zip(["bodyAt", "older", "latest"]) {
+        let with_field = move |states: &mut Vec<Stored>| {
+            edit(first(states, topic), |state| state[field] = json!([1]));
+        };
+        let with_header = move |states: &mut Vec<Stored>| {
+            with_field(states);
+            let record = &mut first(states, topic).record;
+            let header = ("northbridge-state".to_owned(), b"{}".to_vec());
+            record.headers.push(header);
+        };
+        let (code, summary) =
+            Listener::start(Script::writing(load, with_field)).verify_with_states();
+        assert_eq!(code, Some(0), "{summary}");
+        let expected = format!("{field} must be absent but is [1]");
+        assert_caught(Script::writing(load, with_header), &expected);
+    }
+}
+
+/// The states are compared with what is stored, not with what should be.
+#[test]
+fn a_state_is_not_expected_for_a_push_that_was_not_stored() {
     let script = Script {
         states_of: PUSHES - 1,
         ..Script::storing(Load::Commands, |records| drop(records.pop()))
     };
-    let (code, outcome) = Listener::start(script).proved_with_states();
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["missing"], 1);
-    assert_eq!(outcome["states"]["holds"], true);
+    let (code, summary) = Listener::start(script).verify_with_states();
+    assert_eq!(code, Some(1), "{summary}");
+    assert_eq!(summary["verification"]["missing"], 1);
+    assert_eq!(summary["states"]["holds"], true);
 }
 
-/// Its pushes change no state, and no stream writes one that did not change:
-/// what counts is when a push was received for the first time.
+/// The second run's pushes change no state because the earliest receipt counts,
+/// and a stream does not write unchanged states.
 #[test]
-fn states_of_an_earlier_run_with_the_same_seed_are_no_difference() {
+fn states_of_an_earlier_run_with_the_same_seed_are_not_a_difference() {
     for (load, compared) in [(Load::Commands, "commands"), (Load::Upgrades, "devices")] {
         let listener = Listener::start(Script::of(load));
-        assert_eq!(listener.proved_with_states().0, Some(0));
-        listener.turn_to(Script {
+        assert_eq!(listener.verify_with_states().0, Some(0));
+        listener.set_script(Script {
             storing: Arc::new(received_later),
             ..Script::writing(load, Vec::clear)
         });
-        let (code, outcome) = listener.proved_with_states();
-        assert_eq!(code, Some(0), "{outcome}");
-        assert!(outcome["states"][compared].as_u64() > Some(0), "{outcome}");
+        let (code, summary) = listener.verify_with_states();
+        assert_eq!(code, Some(0), "{summary}");
+        assert!(summary["states"][compared].as_u64() > Some(0), "{summary}");
     }
 }
 
@@ -238,13 +257,13 @@ fn received_later(records: &mut Vec<Stored>) {
     }
 }
 
-fn assert_caught(script: Script, says: &str) {
-    let (code, outcome) = Listener::start(script).proved_with_states();
-    assert_eq!(code, Some(1), "{outcome}");
-    assert_eq!(outcome["verification"]["holds"], true);
-    assert_eq!(outcome["states"]["differing"], 1, "{outcome}");
-    let fault = outcome["states"]["faults"][0].as_str().unwrap();
-    assert!(fault.contains(says), "{fault}");
+fn assert_caught(script: Script, expected: &str) {
+    let (code, summary) = Listener::start(script).verify_with_states();
+    assert_eq!(code, Some(1), "{summary}");
+    assert_eq!(summary["verification"]["holds"], true);
+    assert_eq!(summary["states"]["differing"], 1, "{summary}");
+    let fault = summary["states"]["faults"][0].as_str().unwrap();
+    assert!(fault.contains(expected), "{fault}");
 }
 
 fn first(states: &mut [Stored], topic: Topic) -> &mut Stored {

@@ -1,4 +1,4 @@
-//! Brokers die under way, or are not there yet.
+//! Brokers that die while the streams run, or are down when they start.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,57 +11,58 @@ use crate::support::kafka_cluster::{Cluster, ClusterOptions};
 use crate::support::northbridge::{Northbridge, parse_metrics};
 use crate::support::supervised::Supervised;
 
-const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
+const STREAM_COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
 const SETTINGS: [(&str, &str); 2] = [
     ("streams.max_batch_records", "8"),
     ("streams.max_batch_wait_ms", "5"),
 ];
 
-/// A coordinator's end costs its session of nine seconds, then the markers of
-/// the transactions that it had under way; all the longer on a busy machine.
+/// How long the streams may stall. Losing a coordinator costs its session of nine
+/// seconds and then the completion of its open transactions, longer on a busy
+/// machine.
 const OUTAGE: Duration = Duration::from_secs(180);
 
 #[test]
-fn killed_brokers_and_coordinators_cost_no_record() {
+fn killing_brokers_and_coordinators_loses_no_record() {
     let cluster = Cluster::start(&ClusterOptions::default());
     let topics = Topics::create(&cluster.bootstrap(), "brokers", &SETTINGS);
     let mut input = Input::random(200);
-    // Some end by themselves: their transaction was open for longer than its
-    // time-out, or a call into librdkafka did not come back.
-    let processes = COMMANDS.map(|command| topics.supervise(command));
+    // A process may exit with 75: if its transaction exceeds the timeout, or if a
+    // call into librdkafka does not return.
+    let processes = STREAM_COMMANDS.map(|command| topics.supervise(command));
     under_load(&topics, &mut input, || {
-        processes.iter().for_each(await_more_work);
-        let group = topics.name("upgrade-result");
+        processes.iter().for_each(wait_for_more_commits);
+        let group = topics.group("upgrade-result");
         let host = rustix::system::uname();
         let transactions = format!("{group}.{}", host.nodename().to_string_lossy());
         for (topic, name) in [
             ("__consumer_offsets", group),
             ("__transaction_state", transactions),
         ] {
-            let coordinator = cluster.leader_of(topic, coordinating(&name));
+            let coordinator = cluster.leader_of(topic, coordinator_partition(&name));
             cluster.broker(coordinator).kill();
-            processes.iter().for_each(await_more_work);
+            processes.iter().for_each(wait_for_more_commits);
             cluster.broker(coordinator).restart();
             cluster.wait_until_in_sync();
         }
         cluster.kill_all();
         cluster.restart_all();
-        processes.iter().for_each(await_more_work);
+        processes.iter().for_each(wait_for_more_commits);
     });
     assert_equal_to_model(&topics);
 }
 
-/// Waits until every stage has committed more than now: twice, for the first
-/// may have been on its way.
-fn await_more_work(process: &Supervised) {
-    let give_up = Instant::now() + OUTAGE;
+/// Waits until every stage has committed two more transactions; the first one may
+/// have been in progress before the call.
+fn wait_for_more_commits(process: &Supervised) {
+    let deadline = Instant::now() + OUTAGE;
     let mut before = committed(&process.process());
     loop {
         let now = committed(&process.process());
         let mut counts = now.iter().zip(&before);
         if now.len() != before.len() || counts.any(|(now, before)| now < before) {
-            // It is another life, or tells nothing as it ends.
+            // The process was restarted, or is exiting and exposes no metrics.
             before = now;
         } else if !now.is_empty()
             && now
@@ -71,13 +72,16 @@ fn await_more_work(process: &Supervised) {
         {
             return;
         }
-        assert!(Instant::now() < give_up, "the streams do not go on");
+        assert!(
+            Instant::now() < deadline,
+            "timed out waiting for further transactions"
+        );
         thread::sleep(Duration::from_millis(200));
     }
 }
 
 #[test]
-fn without_kafka_a_process_lives_says_so_once_and_goes_to_work_when_it_is_there() {
+fn without_kafka_a_stream_stays_live_warns_once_and_starts_when_kafka_returns() {
     let cluster = Cluster::start(&ClusterOptions {
         brokers: 1,
         ..ClusterOptions::default()
@@ -86,27 +90,27 @@ fn without_kafka_a_process_lives_says_so_once_and_goes_to_work_when_it_is_there(
     topics.write("command-status", &Input::random(60).commands(60));
     topics.write("upgrade-result", &Input::random(60).upgrades(60));
     cluster.kill_all();
-    let processes = COMMANDS.map(|command| topics.start(command, &[]));
+    let processes = STREAM_COMMANDS.map(|command| topics.start(command, &[]));
     for process in &processes {
-        process.wait_for_message("waiting for the topics");
+        process.wait_for_message("topics not ready; waiting");
         let live = http::get(process.admin_address(), "/livez").unwrap();
         assert_eq!(live.status, 200);
         assert!(!process.is_ready());
     }
     cluster.restart_all();
-    processes.iter().for_each(Northbridge::ready);
+    processes.iter().for_each(Northbridge::wait_until_ready);
     assert_equal_to_model(&topics);
     for process in &processes {
-        let said = process.log();
-        let said = said
+        let log = process.log();
+        let warnings = log
             .iter()
-            .filter(|line| line.contains("waiting for the topics"));
-        assert_eq!(said.count(), stages(process));
+            .filter(|line| line.contains("topics not ready; waiting"));
+        assert_eq!(warnings.count(), stages(process));
     }
 }
 
 fn committed(process: &Northbridge) -> Vec<f64> {
-    // Nothing is told by one that has just ended.
+    // A process that has just exited exposes no metrics.
     let answer = http::get(process.admin_address(), "/metrics");
     let metrics = parse_metrics(&answer.map(|answer| answer.text()).unwrap_or_default());
     let committed = metrics.into_iter().filter(|(name, _)| {
@@ -119,9 +123,10 @@ fn stages(process: &Northbridge) -> usize {
     committed(process).len()
 }
 
-/// The partition of the internal topic that keeps a group or a transactional
-/// id: the hash of Java's `String` over the test cluster's six partitions.
-fn coordinating(name: &str) -> i32 {
+/// The partition of the internal topic that is responsible for a group or a
+/// transactional ID: Java's `String.hashCode` modulo six partitions. Its leader
+/// is the coordinator.
+pub(super) fn coordinator_partition(name: &str) -> i32 {
     let hash = name.bytes().fold(0_i32, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(i32::from(byte))
     });

@@ -1,13 +1,14 @@
-//! What the internal topic between the two stages of `upgrade-result` must
-//! hold, computed from scratch as the states are.
+//! The model of `iot.upgrade-delta`, the internal topic between the two stages of
+//! `upgrade-result`.
 
-use northbridge::simulate::model::upgrades::{Upgrade, distinct, receipt};
-use northbridge::simulate::model::{Push, grouped};
+use northbridge::model::upgrades::{Upgrade, distinct, receipt};
+use northbridge::model::{Push, grouped};
 use serde_json::{Map, Value, json};
 
-/// The values of `iot.upgrade-delta` for all pushes, given in the order in
-/// which they were written for each device: one for each push that changed the
-/// newest attempt of its device in its operation, or the earliest receipt there.
+/// The expected values of `iot.upgrade-delta`: one for each push that changed the
+/// newest attempt, or the earliest receipt, of its device in its operation.
+///
+/// The pushes of each device must be in the order in which they were written.
 pub(super) fn upgrade_deltas(pushes: &[Push]) -> Vec<Value> {
     let mut deltas = Vec::new();
     for (device, upgrades) in grouped(pushes.iter().filter_map(Upgrade::read)) {
@@ -34,8 +35,8 @@ pub(super) fn upgrade_deltas(pushes: &[Push]) -> Vec<Value> {
     deltas
 }
 
-/// The newest attempt of one device in an operation and the earliest receipt
-/// there, as a delta tells them.
+/// The newest attempt and the earliest receipt of one device in an operation, in
+/// the format of a delta.
 fn standing(upgrades: &[Upgrade], operation: &str) -> Option<(Value, Value)> {
     let mut all = distinct(upgrades);
     all.retain(|upgrade| upgrade.operation() == Some(operation));

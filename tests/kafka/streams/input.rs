@@ -1,5 +1,5 @@
-//! Random pushes as the streams must survive them: out of order, repeated,
-//! incomplete, odd, and some that can never be applied.
+//! Random input for the streams: pushes out of order, repeated, incomplete, with
+//! drift, and poison records that can never be applied.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,28 +11,27 @@ use serde_json::{Value, json};
 use super::topics::Topics;
 use crate::support::records::NewRecord;
 
-/// The header of a record that can never be applied: the reason to be found in
-/// its dead letter.
+/// The header of a poison record; its value is the expected dead-letter reason.
 pub(super) const POISON: &str = "test-reason";
 
-/// A source of pushes; equal seeds give equal pushes.
+/// A generator of pushes; equal seeds generate equal pushes.
 #[derive(Debug)]
 pub(super) struct Input {
     random: Rng,
-    /// Of how many commands, devices and operations they tell.
-    pub(super) names: u32,
+    /// How many distinct commands, devices and operations there are.
+    pub(super) ids: u32,
     commands: Vec<NewRecord>,
     upgrades: Vec<NewRecord>,
 }
 
 impl Input {
-    /// A new seed each time, printed so that a failure can be had again.
-    pub(super) fn random(names: u32) -> Self {
+    /// Uses a random seed and prints it, so that a failure can be reproduced.
+    pub(super) fn random(ids: u32) -> Self {
         let seed = fastrand::u64(..);
         println!("the input's seed is {seed}");
         Self {
             random: Rng::with_seed(seed),
-            names,
+            ids,
             commands: Vec::new(),
             upgrades: Vec::new(),
         }
@@ -74,7 +73,7 @@ impl Input {
     }
 
     fn command(&mut self) -> NewRecord {
-        let id = format!("request-{}", self.random.u32(..self.names));
+        let id = format!("request-{}", self.random.u32(..self.ids));
         let device = self.random.u8(..3);
         let header = json!({
             "requestId": id,
@@ -104,12 +103,12 @@ impl Input {
     }
 
     fn upgrade(&mut self) -> NewRecord {
-        let id = format!("device-{}", self.random.u32(..self.names));
+        let id = format!("device-{}", self.random.u32(..self.ids));
         let push = json!({
             "notifyType": self.pick(&[json!("swUpgradeResultNotify"), Value::Null]),
             "deviceId": id,
             "appId": "application",
-            "operationId": match self.random.u32(..=self.names) {
+            "operationId": match self.random.u32(..=self.ids) {
                 0 => Value::Null,
                 operation => json!(format!("operation-{}", operation / 4)),
             },
@@ -178,14 +177,14 @@ impl Input {
         NewRecord::keyed(key, value).with_header(POISON, reason)
     }
 
-    /// Of three records two tell when they were received, to half a day, so
-    /// that equal receipts are common; the third comes from another writer.
+    /// Two of three records have a `ce_time`, rounded to half a day so that equal
+    /// receipts are common; the third is as from another producer.
     fn received(&mut self, mut record: NewRecord) -> NewRecord {
         record.headers.retain(|(name, _)| name != "ce_time");
         if self.random.u8(..3) == 0 || record.headers.iter().any(|(name, _)| name == POISON) {
             return record;
         }
-        // Within a week of those that tell nothing: no attempt is ever dropped.
+        // Within a week of the records without `ce_time`, so no attempt is dropped.
         let midnight: DateTime<Utc> = Utc::now().duration_trunc(TimeDelta::days(1)).unwrap();
         let at = midnight - TimeDelta::hours(12 * i64::from(self.random.u8(..10)));
         record.with_header("ce_time", at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
@@ -196,9 +195,9 @@ impl Input {
     }
 }
 
-/// Writes to both inputs as long as `act` takes.
+/// Writes to both input topics while `act` runs.
 pub(super) fn under_load<R>(topics: &Topics, input: &mut Input, act: impl FnOnce() -> R) -> R {
-    /// Ends the load also where `act` panics.
+    /// Stops the load even if `act` panics.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {

@@ -1,12 +1,12 @@
-//! Holds the output topics against the model of the input topics, and what
-//! stands in them against the published schemas.
+//! Compares the output topics with the model of the input topics, and validates
+//! the states against the published schemas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 
 use jsonschema::Validator;
-use northbridge::simulate::model::{self, Push};
+use northbridge::model::{self, Push};
 use serde_json::Value;
 
 use super::deltas::upgrade_deltas;
@@ -14,9 +14,21 @@ use super::input::POISON;
 use super::topics::Topics;
 use crate::support::records::Record;
 
-/// Waits until the streams are through, then compares every output topic.
+/// Waits until the streams have caught up, then compares every output topic.
 pub(super) fn assert_equal_to_model(topics: &Topics) {
-    topics.await_caught_up();
+    assert_states_equal_to_model(topics);
+    let commands = topics.read("command-status");
+    let upgrades = topics.read("upgrade-result");
+    assert_deltas(topics, &upgrades);
+    assert_dead_letters(
+        topics,
+        [("command-status", &commands), ("upgrade-result", &upgrades)],
+    );
+}
+
+/// Waits until the streams have caught up, then compares the state topics.
+pub(super) fn assert_states_equal_to_model(topics: &Topics) {
+    topics.wait_until_caught_up();
     let commands = topics.read("command-status");
     let upgrades = topics.read("upgrade-result");
     assert_states(
@@ -34,32 +46,23 @@ pub(super) fn assert_equal_to_model(topics: &Topics) {
         "upgrade-operation",
         &model::upgrade_operations(&pushes(&upgrades)),
     );
-    assert_deltas(topics, &upgrades);
-    assert_dead_letters(
-        topics,
-        [("command-status", &commands), ("upgrade-result", &upgrades)],
-    );
 }
 
-/// The last value of every key equals the model's; all of them are valid.
+/// Checks that the newest value of every key is valid and equals the model's.
 pub(super) fn assert_states(topics: &Topics, topic: &str, expected: &BTreeMap<String, Value>) {
     let schema = schema(topic);
     let found = states(topics, topic);
     for state in found.values() {
-        let broken: Vec<_> = schema
+        let errors: Vec<_> = schema
             .iter_errors(state)
             .map(|error| error.to_string())
             .collect();
-        assert!(broken.is_empty(), "{topic}: {broken:?} in {state}");
+        assert!(errors.is_empty(), "{topic}: {errors:?} in {state}");
     }
-    let found = found.into_iter();
-    let found: BTreeMap<_, _> = found
-        .map(|(key, state)| (key, model::visible(state)))
-        .collect();
     assert_same(topic, &set(expected), &set(&found));
 }
 
-/// The last value of every key that was not deleted.
+/// The newest value of every key whose newest record is not a tombstone.
 pub(super) fn states(topics: &Topics, topic: &str) -> BTreeMap<String, Value> {
     let mut states = BTreeMap::new();
     for record in topics.read(topic) {
@@ -71,7 +74,7 @@ pub(super) fn states(topics: &Topics, topic: &str) -> BTreeMap<String, Value> {
     states
 }
 
-/// As the model reads the records of an input topic.
+/// The records of an input topic as input of the model.
 pub(super) fn pushes(records: &[Record]) -> Vec<Push> {
     let push = |record: &Record| {
         let value = record.value.as_deref().unwrap_or_default();
@@ -95,9 +98,9 @@ fn assert_dead_letters(topics: &Topics, inputs: [(&str, &Vec<Record>); 2]) {
     for (topic, records) in inputs {
         for record in records {
             if let Some(reason) = record.header(POISON) {
-                let place = (record.partition.to_string(), record.offset.to_string());
+                let position = (record.partition.to_string(), record.offset.to_string());
                 let reason = reason.to_owned();
-                expected.push((reason, topics.name(topic), place, record.value.clone()));
+                expected.push((reason, topics.name(topic), position, record.value.clone()));
             }
         }
     }
@@ -105,12 +108,12 @@ fn assert_dead_letters(topics: &Topics, inputs: [(&str, &Vec<Record>); 2]) {
     let found = topics.read("dead-letter");
     let found = found.iter().map(|record| {
         let partition = header(record, "northbridge-partition");
-        let place = (partition, header(record, "northbridge-offset"));
+        let position = (partition, header(record, "northbridge-offset"));
         let reason = header(record, "northbridge-reason");
         (
             reason,
             header(record, "northbridge-topic"),
-            place,
+            position,
             record.value.clone(),
         )
     });
@@ -121,7 +124,7 @@ fn assert_dead_letters(topics: &Topics, inputs: [(&str, &Vec<Record>); 2]) {
     );
 }
 
-/// How often each is there, so that a doubled one shows.
+/// Values with their counts, so that duplicates count as differences.
 fn counted(values: &[impl Debug]) -> BTreeSet<(String, usize)> {
     let mut counts = BTreeMap::new();
     for value in values {
@@ -142,7 +145,7 @@ fn assert_same<T: Ord + Debug>(topic: &str, expected: &BTreeSet<T>, found: &BTre
     let excess: Vec<_> = found.difference(expected).collect();
     assert!(
         missing.is_empty() && excess.is_empty(),
-        "{topic}: of {} {} are missing and {} are not the model's, among them\n{:#?}\n{:#?}",
+        "{topic}: of {} expected, {} are missing and {} are unexpected, such as\n{:#?}\n{:#?}",
         expected.len(),
         missing.len(),
         excess.len(),
@@ -151,7 +154,7 @@ fn assert_same<T: Ord + Debug>(topic: &str, expected: &BTreeSet<T>, found: &BTre
     );
     assert!(
         !expected.is_empty() || topic == "dead-letter",
-        "{topic}: nothing was compared"
+        "{topic}: there was nothing to compare"
     );
 }
 

@@ -1,6 +1,6 @@
-//! A process that is told to end under load.
+//! SIGTERM under load.
 
-use northbridge::simulate::model;
+use northbridge::model;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,21 +18,21 @@ const SETTINGS: [(&str, &str); 3] = [
     ("streams.max_batch_wait_ms", "5"),
 ];
 
-/// They wait in the inputs before the processes start, for dozens of
-/// transactions: however fast these are, they are told to end amid them.
-const WAITING: usize = 600;
+/// Records in each input before the processes start: dozens of transactions, so
+/// SIGTERM arrives between them however fast they are.
+const BACKLOG: usize = 600;
 
-const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
+const STREAM_COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
 #[test]
-fn sigterm_under_load_ends_with_0_and_with_output_for_exactly_what_is_committed() {
+fn sigterm_under_load_exits_with_0_and_output_matches_the_committed_offsets() {
     let topics = Topics::create(shared().bootstrap(), "sigterm", &SETTINGS);
     let mut input = Input::random(200);
-    topics.write("command-status", &input.commands(WAITING));
-    topics.write("upgrade-result", &input.upgrades(WAITING));
-    for command in COMMANDS {
+    topics.write("command-status", &input.commands(BACKLOG));
+    topics.write("upgrade-result", &input.upgrades(BACKLOG));
+    for command in STREAM_COMMANDS {
         let process = topics.start(command, &[]);
-        eventually("it works", || {
+        eventually("the stream applies records", || {
             let metrics = process.metrics();
             let applied = metrics.iter().find(|(name, _)| {
                 name.contains("stream_records_total{result=\"applied\"") && name.contains(command)
@@ -55,12 +55,12 @@ fn sigterm_under_load_ends_with_0_and_with_output_for_exactly_what_is_committed(
         model::device_software,
     );
 
-    let _next = COMMANDS.map(|command| topics.start(command, &[]));
+    let _next = STREAM_COMMANDS.map(|command| topics.start(command, &[]));
     assert_equal_to_model(&topics);
 }
 
-/// The states are those of the records before the committed offsets, and more
-/// records came after them.
+/// Checks that the states are those of the records before the committed offsets,
+/// and that there are further records.
 fn assert_prefix(
     topics: &Topics,
     group: &str,
@@ -75,6 +75,9 @@ fn assert_prefix(
             .is_some_and(|next| record.offset < *next)
     };
     let processed: Vec<Record> = all.iter().filter(before).cloned().collect();
-    assert!(processed.len() < all.len(), "there was no load at the end");
+    assert!(
+        processed.len() < all.len(),
+        "the backlog was empty before SIGTERM"
+    );
     assert_states(topics, states, &model(&pushes(&processed)));
 }

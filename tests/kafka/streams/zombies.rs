@@ -1,5 +1,5 @@
-//! Processes that were frozen until others had their place: what they do when
-//! they go on does no harm.
+//! Zombies: processes that were frozen until others had taken over their
+//! partitions. What they do after they resume must have no effect.
 
 use std::thread;
 
@@ -14,7 +14,7 @@ use crate::support::northbridge::Northbridge;
 use crate::support::records::NewRecord;
 use crate::support::supervised::UNSETTLED;
 
-const COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
+const STREAM_COMMANDS: [&str; 2] = ["command-status", "upgrade-result"];
 
 const SETTINGS: [(&str, &str); 3] = [
     ("streams.max_batch_records", "8"),
@@ -22,21 +22,21 @@ const SETTINGS: [(&str, &str); 3] = [
     ("streams.session_timeout_ms", "6000"),
 ];
 
-/// It is over for the brokers as soon as they can be told to, ten seconds or
-/// twenty after it began.
+/// The brokers abort a zombie's transaction 10 to 20 s after it began; this is the
+/// minimum that the product accepts.
 const SHORT: (&str, &str) = ("streams.transaction_timeout_ms", "10000");
-/// It is not over for the brokers while a test waits for anything. Only for
-/// processes with one transactional id, or where somebody takes over all: what
-/// another stage has under way when it is frozen stays open as well.
+/// The brokers never abort a zombie's transaction during a test. Only for
+/// processes with one transactional ID, or if a successor takes over all of them,
+/// because the open transactions of other stages stay open too.
 const LONG: (&str, &str) = ("streams.transaction_timeout_ms", "600000");
 
-/// Its membership is static, and its transactions have its own name.
+/// A static member whose transactional IDs contain its instance name.
 const NAMED: Option<&str> = Some("zombie");
-/// Its membership is dynamic, and its transactions have the host's name.
+/// A dynamic member whose transactional IDs contain the host name.
 const NAMELESS: Option<&str> = None;
 
 #[test]
-fn a_zombie_before_its_offsets_is_refused_and_then_works_on() {
+fn a_zombie_that_has_not_sent_its_offsets_is_rejected_and_continues() {
     thread::scope(|scope| {
         for (name, at) in [
             (NAMED, "3:4:STOP"),
@@ -50,63 +50,68 @@ fn a_zombie_before_its_offsets_is_refused_and_then_works_on() {
 }
 
 fn refused_before_its_offsets(name: Option<&str>, at: &str) {
-    let mut scene = Scene::new("zombie", "command-status", LONG);
-    let zombie = scene.freeze(name, at);
-    let successor = scene.start(Some("successor"));
-    scene.write();
-    scene.topics.await_caught_up();
+    let mut fixture = Fixture::new("zombie", "command-status", LONG);
+    let zombie = fixture.freeze(name, at);
+    let successor = fixture.start(Some("successor"));
+    fixture.write();
+    fixture.topics.wait_until_caught_up();
 
     thaw(&zombie);
-    scene.write();
-    assert_equal_to_model(&scene.topics);
+    fixture.write();
+    assert_equal_to_model(&fixture.topics);
 
-    // What it has learnt while it was away shows where it is alone again.
+    // Once it is alone again, its states must include what others wrote meanwhile.
     successor.signal(Signal::TERM);
     assert_eq!(successor.wait(), 0);
     assert!(matches!(zombie.exit_code(), None | Some(UNSETTLED)));
-    let _next = zombie.exit_code().map(|_| scene.start(name));
-    scene.write();
-    assert_equal_to_model(&scene.topics);
+    let _next = zombie.exit_code().map(|_| fixture.start(name));
+    fixture.write();
+    assert_equal_to_model(&fixture.topics);
 }
 
 #[test]
-fn a_zombie_before_its_commit_is_refused_and_ends() {
-    ended_by_its_successor("committing", SHORT, Some("successor"));
+fn a_zombie_that_has_not_committed_is_fenced_and_continues() {
+    fenced_by_its_successor("committing", SHORT, Some("successor"));
 }
 
 #[test]
-fn a_successor_of_the_same_name_waits_for_no_time_out_and_ends_the_zombie() {
-    ended_by_its_successor("successor", LONG, NAMED);
+fn a_successor_with_the_same_name_fences_the_zombie_without_waiting_for_a_timeout() {
+    fenced_by_its_successor("successor", LONG, NAMED);
 }
 
-fn ended_by_its_successor(test: &str, time_out: (&str, &str), name: Option<&str>) {
-    let mut scene = Scene::new(test, "upgrade-result", time_out);
-    let zombie = scene.freeze(NAMED, "6:4:STOP");
-    let _successor = scene.start(name);
-    scene.write();
-    scene.topics.await_caught_up();
+/// If both have the same name, one of the two may end.
+fn fenced_by_its_successor(test: &str, time_out: (&str, &str), name: Option<&str>) {
+    let mut fixture = Fixture::new(test, "upgrade-result", time_out);
+    let zombie = fixture.freeze(NAMED, "6:4:STOP");
+    let successor = fixture.start(name);
+    fixture.write();
+    fixture.topics.wait_until_caught_up();
 
-    zombie.signal(Signal::CONT);
-    assert_eq!(zombie.wait(), UNSETTLED);
-    scene.write();
-    assert_equal_to_model(&scene.topics);
+    thaw(&zombie);
+    fixture.write();
+    assert_equal_to_model(&fixture.topics);
+    assert!(zombie.exit_code().is_none() || successor.exit_code().is_none());
+    if name != NAMED {
+        assert_eq!(zombie.exit_code(), None);
+    }
 }
 
-/// Lets a zombie go on, and waits until it knows that it is one.
+/// Resumes a zombie and waits until it has noticed the takeover.
 pub(super) fn thaw(zombie: &Northbridge) {
     zombie.signal(Signal::CONT);
-    eventually("the zombie knows that it is one", || {
-        let gave_way = zombie
-            .log()
-            .iter()
-            .any(|line| line.contains("partitions went to others"));
-        (gave_way || zombie.exit_code() == Some(UNSETTLED)).then_some(())
+    eventually("the zombie notices the takeover", || {
+        let has_noticed =
+            |line: &String| line.contains("partitions revoked") || line.contains("starts again");
+        let noticed = zombie.log().iter().any(has_noticed);
+        (noticed || zombie.exit_code() == Some(UNSETTLED)).then_some(())
     });
 }
 
-/// Waits until a process has frozen itself.
-pub(super) fn await_frozen(process: &Northbridge) {
-    eventually("it is frozen", || is_frozen(process.pid()).then_some(()));
+/// Waits until a process has stopped itself at its fail point.
+pub(super) fn wait_until_frozen(process: &Northbridge) {
+    eventually("the process is frozen", || {
+        is_frozen(process.pid()).then_some(())
+    });
 }
 
 fn is_frozen(pid: Pid) -> bool {
@@ -114,19 +119,22 @@ fn is_frozen(pid: Pid) -> bool {
     status.is_ok_and(|status| status.contains(") T "))
 }
 
-/// Both streams, and the command of the one whose first instance is to be frozen.
-struct Scene {
+/// Both streams, and the command whose first instance becomes a zombie.
+struct Fixture {
     topics: Topics,
     input: Input,
     command: &'static str,
     _other: Northbridge,
 }
 
-impl Scene {
+impl Fixture {
     fn new(test: &str, command: &'static str, transaction_timeout: (&str, &str)) -> Self {
         let settings: Vec<_> = SETTINGS.into_iter().chain([transaction_timeout]).collect();
         let topics = Topics::create(shared().bootstrap(), test, &settings);
-        let other = COMMANDS.iter().find(|other| **other != command).unwrap();
+        let other = STREAM_COMMANDS
+            .iter()
+            .find(|other| **other != command)
+            .unwrap();
         Self {
             _other: topics.start(other, &[]),
             topics,
@@ -135,10 +143,10 @@ impl Scene {
         }
     }
 
-    /// As many dead letters to come as anything else: whichever records a
-    /// zombie has, it would double one.
+    /// Every other record is a poison record, so a zombie that writes anything
+    /// duplicates a dead letter.
     fn write(&mut self) {
-        for (topic, records) in COMMANDS
+        for (topic, records) in STREAM_COMMANDS
             .iter()
             .zip([self.input.commands(60), self.input.upgrades(60)])
         {
@@ -151,11 +159,14 @@ impl Scene {
         self.topics.start(self.command, &settings(name))
     }
 
-    /// A process that is frozen amid its transactions, with work left.
+    /// Starts a process that freezes in the middle of its transactions, with input
+    /// left.
     fn freeze(&mut self, name: Option<&str>, at: &str) -> Northbridge {
         self.write();
-        let zombie = self.topics.start_failing(self.command, &settings(name), at);
-        await_frozen(&zombie);
+        let zombie = self
+            .topics
+            .start_with_fail_point(self.command, &settings(name), at);
+        wait_until_frozen(&zombie);
         zombie
     }
 }

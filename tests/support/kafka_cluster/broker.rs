@@ -1,4 +1,4 @@
-//! One node: its properties, its process, and the faults that can befall it.
+//! One node: its properties, its process, and the faults that a test can inject.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,51 +10,42 @@ use rustix::process::{Pid, Signal};
 
 use super::disk::Disk;
 use super::distribution::Distribution;
-use super::{ClusterOptions, metadata_from, ports};
+use super::properties::{self, Node, Role};
+use super::{ClusterOptions, Listener, metadata_from, ports};
+use crate::support::child::ChildGuard;
 use crate::support::eventually;
-use crate::support::guarded::Guarded;
 
-/// Any valid id: the nodes of one cluster must agree on it.
-const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
-/// The last line of a broker's start: it is registered and no longer fenced.
-const STARTED: &str = "Kafka Server started";
+/// An arbitrary valid ID; all nodes of a cluster must have the same one.
+pub const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
+/// The ID of the cluster that takes the place of the first one.
+pub const OTHER_CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 
-/// One node of a cluster: a broker, unless it is the controller alone.
+/// One node of a cluster: a broker, or the dedicated controller.
 #[derive(Debug)]
 pub struct Broker {
     id: i32,
     role: Role,
     address: String,
-    ways: Vec<Way>,
+    links: Vec<Link>,
     directory: PathBuf,
     disk: Option<Disk>,
     distribution: Distribution,
     state: Mutex<State>,
 }
 
-/// A zone's way to one broker: what stands between the two addresses can be cut.
+/// The link to one listener of one broker; a proxy between the two addresses can
+/// cut it.
 #[derive(Debug, Clone, Copy)]
-pub struct Way {
-    /// Where the zone's clients are told to connect.
+pub struct Link {
+    /// The address that the broker advertises to the listener's clients.
     pub advertised: SocketAddr,
-    /// Where the broker listens for them.
-    pub inner: SocketAddr,
-}
-
-/// What a node is in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Broker and controller at once.
-    Combined,
-    /// A broker alone.
-    Broker,
-    /// The controller alone; no client ever speaks with it.
-    Controller,
+    /// The address that the broker listens on for them.
+    pub listener: SocketAddr,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    process: Option<Guarded>,
+    process: Option<ChildGuard>,
     frozen: bool,
     launches: u32,
 }
@@ -65,59 +56,64 @@ impl Broker {
         self.id
     }
 
-    /// Where it listens, as `host:port`; the same after a restart.
+    /// The client listener, as `host:port`; a restart keeps it, and only
+    /// [`Broker::move_to_another_port`] changes it.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The way of one zone's clients.
-    pub fn way(&self, zone: usize) -> Way {
-        self.ways[zone]
+    /// The link to one of its listeners besides the client listener, in the order
+    /// of [`ClusterOptions::listeners`]: zones first.
+    pub fn link(&self, listener: usize) -> Link {
+        self.links[listener]
     }
 
-    /// Takes all room on its file system; the next start gives it back.
+    /// Fills its file system; the next start frees the space.
     ///
-    /// Panics where it has none of its own, or does not run.
+    /// # Panics
+    ///
+    /// Panics if the broker has no dedicated disk or is not running.
     pub fn fill_disk(&self) {
-        let disk = self.disk.as_ref().expect("a disk of its own");
+        let disk = self.disk.as_ref().expect("a dedicated disk");
         disk.fill(self.pid().expect("a running broker"));
     }
 
-    /// Whether it ended by itself.
+    /// Returns whether the process has exited without being told to.
     pub fn has_ended(&self) -> bool {
         let state = self.state();
         let process = state.process.as_ref();
         process.is_some_and(|process| process.exit_code().is_some())
     }
 
-    /// The process that runs it; `None` while it is down.
+    /// The process ID; `None` while the node is down.
     pub fn pid(&self) -> Option<Pid> {
-        self.state().process.as_ref().map(Guarded::pid)
+        self.state().process.as_ref().map(ChildGuard::pid)
     }
 
-    /// SIGKILL: nothing is flushed, nobody is told. It may be frozen.
+    /// Sends SIGKILL: nothing is flushed and nothing is announced. Works on a
+    /// frozen broker as well.
     pub fn kill(&self) {
         self.end(Signal::KILL);
     }
 
-    /// SIGTERM, and waits: the broker hands its leaderships over first.
+    /// Sends SIGTERM and waits: a controlled shutdown moves leadership first.
     pub fn stop_gracefully(&self) {
         self.end(Signal::TERM);
     }
 
-    /// SIGSTOP: its connections stay open and nothing answers on them.
+    /// Sends SIGSTOP: its connections stay open but nothing responds.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         self.state().frozen = true;
     }
 
-    /// SIGCONT: it goes on as if no time had passed.
+    /// Sends SIGCONT: it resumes as if no time had passed.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
         self.state().frozen = false;
     }
 
-    /// Starts it on the same port and data, after a kill if it runs, and waits
+    /// Kills it if it is running, starts it on the same port and data, and waits
     /// until it is up.
     pub fn restart(&self) {
         self.kill();
@@ -125,7 +121,34 @@ impl Broker {
         self.wait_until_up();
     }
 
-    /// What the broker logged since its last start.
+    /// The command that runs one of Kafka's tools, such as
+    /// `kafka.admin.ConfigCommand`.
+    pub fn tool(&self, class: &str) -> Command {
+        self.distribution.java(class)
+    }
+
+    /// Stops it gracefully and starts it with the same data on another port, as
+    /// an orchestrator does that gives it another address.
+    pub fn move_to_another_port(&mut self) {
+        self.stop_gracefully();
+        let port = ports::free(1)[0];
+        let address = format!("127.0.0.1:{port}");
+        let file = self.directory.join("server.properties");
+        let properties = fs::read_to_string(&file).expect("server.properties");
+        let properties = properties.replace(&self.address, &address);
+        fs::write(file, properties).expect("server.properties");
+        self.address = address;
+        self.launch();
+        self.wait_until_up();
+    }
+
+    /// Deletes all data of a broker that is down.
+    pub(super) fn erase(&self) {
+        let data = self.directory.join("data").join("log");
+        fs::remove_dir_all(data).expect("the node's data");
+    }
+
+    /// The log since the last start.
     pub fn log(&self) -> String {
         let path = self.log_path(self.state().launches);
         fs::read_to_string(path).unwrap_or_default()
@@ -136,8 +159,8 @@ impl Broker {
         state.process.is_some() && !state.frozen
     }
 
-    /// Starts it unless it runs, and does not wait: a quorum of controllers
-    /// must come up together.
+    /// Starts it if it is down, without waiting: a controller quorum forms only
+    /// once a majority of its voters is up.
     pub(super) fn launch(&self) {
         let mut state = self.state();
         if state.process.is_some() {
@@ -145,21 +168,22 @@ impl Broker {
         }
         state.launches += 1;
         let log = File::create(self.log_path(state.launches)).expect("the broker's log file");
-        let java = self.command("kafka.Kafka", &[]);
-        let mut guarded = Guarded::spawn_over(&java, Stdio::from(log), self.directory.parent());
-        // Kafka logs to standard error; nobody would read the other pipe.
-        drop(guarded.take_stdout());
-        state.process = Some(guarded);
+        let java = self.command(self.role.main_class(), &[]);
+        let mut process =
+            ChildGuard::spawn_with_leftovers(&java, Stdio::from(log), self.directory.parent());
+        // Kafka logs to standard error; nothing would read this pipe.
+        drop(process.take_stdout());
+        state.process = Some(process);
         state.frozen = false;
     }
 
     pub(super) fn wait_until_up(&self) {
         eventually("the broker is up", || {
             self.panic_if_ended();
-            if !self.log().contains(STARTED) {
+            if !self.role.has_started(&self.log()) {
                 return None;
             }
-            if self.role == Role::Controller {
+            if !self.role.is_broker() {
                 return Some(());
             }
             let metadata = metadata_from(&self.address, None).ok()?;
@@ -195,10 +219,14 @@ impl Broker {
     }
 
     fn panic_if_ended(&self) {
-        let ended = self.state().process.as_ref().and_then(Guarded::exit_code);
+        let ended = self
+            .state()
+            .process
+            .as_ref()
+            .and_then(ChildGuard::exit_code);
         assert!(
             ended.is_none(),
-            "broker {} ended by itself:\n{}",
+            "broker {} exited unexpectedly:\n{}",
             self.id,
             self.log()
         );
@@ -213,22 +241,21 @@ impl Broker {
     }
 }
 
-/// Gives each node a directory, ports and properties; starts nothing. The
-/// controller comes last, where it is a node of its own.
+/// Gives each node a directory, ports and properties, without starting it. The
+/// last node is the dedicated controller, if there is one.
 pub fn configure(
     distribution: &Distribution,
     parent: &Path,
     options: &ClusterOptions,
 ) -> Vec<Broker> {
-    let roles = options.roles();
-    let each = 2 + 2 * options.zones;
+    let roles = options.roles(distribution.needs_zookeeper());
+    let each = 2 + 2 * options.listeners().len();
     let ports = ports::free(each * roles.len());
-    let nodes: Vec<(i32, Role, &[u16])> = (1..)
+    let nodes: Vec<Node<'_>> = (1..)
         .zip(roles)
         .zip(ports.chunks(each))
         .map(|((id, role), ports)| (id, role, ports))
         .collect();
-    let voters = voters(&nodes);
     nodes
         .iter()
         .enumerate()
@@ -236,26 +263,20 @@ pub fn configure(
             let directory = parent.join(format!("node-{id}"));
             let data = directory.join("data");
             fs::create_dir_all(&data).expect("the node's directory");
-            let ways: Vec<Way> = ports[2..].chunks(2).map(Way::between).collect();
-            let mut lines = properties(id, role, options.brokers);
-            lines.push(format!("controller.quorum.voters={voters}"));
-            lines.extend(role.listeners(ports[0], ports[1], &ways));
-            lines.extend(
-                options
-                    .properties
-                    .iter()
-                    .map(|(key, value)| format!("{key}={value}")),
-            );
-            // A file system has entries of its own in its root.
-            lines.push(format!("log.dirs={}", data.join("log").display()));
-            fs::write(directory.join("server.properties"), lines.join("\n"))
+            let listeners = options.listeners();
+            let ports_of_links = ports[2..].chunks(2);
+            let links: Vec<Link> = listeners.iter().zip(ports_of_links).map(Link::of).collect();
+            let mut properties = properties::of_node((id, role, ports), &nodes, options, &links);
+            // The root of a file system has a `lost+found`, which Kafka rejects.
+            properties.push(role.data_directory(&data.join("log")));
+            fs::write(directory.join("server.properties"), properties.join("\n"))
                 .expect("server.properties");
             Broker {
                 id,
                 role,
                 address: format!("127.0.0.1:{}", ports[0]),
-                ways,
-                disk: (options.own_disk == Some(index)).then(|| Disk::create(&data)),
+                links,
+                disk: (options.dedicated_disk == Some(index)).then(|| Disk::create(&data)),
                 directory,
                 distribution: distribution.clone(),
                 state: Mutex::default(),
@@ -264,21 +285,30 @@ pub fn configure(
         .collect()
 }
 
-impl Way {
-    fn between(ports: &[u16]) -> Self {
-        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+impl Link {
+    fn of((listener, ports): (&Listener, &[u16])) -> Self {
         Self {
-            advertised: at(ports[0]),
-            inner: at(ports[1]),
+            advertised: SocketAddr::from((listener.advertised_host, ports[0])),
+            listener: SocketAddr::from((Ipv4Addr::LOCALHOST, ports[1])),
         }
     }
 }
 
-/// Prepares each node's empty storage, all at the same time.
-pub fn format_all(brokers: &[Broker]) {
-    let format = ["format", "--cluster-id", CLUSTER_ID, "--config"];
-    let running: Vec<_> = brokers
+/// Formats the storage of all nodes in parallel.
+///
+/// `scram` holds credentials in the format of the storage tool's `--add-scram`.
+pub fn format_all(brokers: &[Broker], cluster_id: &str, scram: &[String]) {
+    let credentials = scram.iter().flat_map(|it| ["--add-scram", it]);
+    let format = ["format", "--cluster-id", cluster_id];
+    let format: Vec<&str> = format
+        .into_iter()
+        .chain(credentials)
+        .chain(["--config"])
+        .collect();
+    let needing_format = brokers
         .iter()
+        .filter(|broker| !broker.distribution.needs_zookeeper());
+    let running: Vec<_> = needing_format
         .map(|broker| {
             let mut java = broker.command("kafka.tools.StorageTool", &format);
             java.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -286,78 +316,10 @@ pub fn format_all(brokers: &[Broker]) {
         })
         .collect();
     for child in running {
-        let output = child.wait_with_output().expect("the storage tool ends");
+        let output = child.wait_with_output().expect("the storage tool runs");
         assert!(
             output.status.success(),
-            "storage was not formatted: {output:?}"
+            "formatting the storage failed: {output:?}"
         );
     }
-}
-
-fn voters(nodes: &[(i32, Role, &[u16])]) -> String {
-    let voters: Vec<_> = nodes
-        .iter()
-        .filter(|(_, role, _)| *role != Role::Broker)
-        .map(|(id, _, ports)| format!("{id}@127.0.0.1:{}", ports[1]))
-        .collect();
-    voters.join(",")
-}
-
-impl Role {
-    /// As `process.roles` names it.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Combined => "broker,controller",
-            Self::Broker => "broker",
-            Self::Controller => "controller",
-        }
-    }
-
-    fn listeners(self, client: u16, controller: u16, ways: &[Way]) -> Vec<String> {
-        let to_quorum = format!("CONTROLLER://127.0.0.1:{controller}");
-        if self == Self::Controller {
-            return vec![format!("listeners={to_quorum}")];
-        }
-        let zones = || ways.iter().enumerate();
-        let inner = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.inner));
-        let advertised = zones().map(|(zone, way)| format!(",ZONE{zone}://{}", way.advertised));
-        let protocols = zones().map(|(zone, _)| format!(",ZONE{zone}:PLAINTEXT"));
-        let (mut inner, advertised): (String, String) = (inner.collect(), advertised.collect());
-        if self == Self::Combined {
-            inner = format!("{inner},{to_quorum}");
-        }
-        vec![
-            "inter.broker.listener.name=PLAINTEXT".to_owned(),
-            format!("listeners=PLAINTEXT://127.0.0.1:{client}{inner}"),
-            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{client}{advertised}"),
-            format!(
-                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
-                protocols.collect::<String>()
-            ),
-        ]
-    }
-}
-
-/// In a properties file the last of equal keys holds, so a test's own
-/// properties follow these.
-fn properties(id: i32, role: Role, brokers: usize) -> Vec<String> {
-    let replicas = brokers.min(3);
-    let in_sync = replicas.min(2);
-    vec![
-        format!("process.roles={}", role.label()),
-        format!("node.id={id}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        // A topic that nobody created is a mistake that must show.
-        "auto.create.topics.enable=false".to_owned(),
-        format!("offsets.topic.replication.factor={replicas}"),
-        format!("transaction.state.log.replication.factor={replicas}"),
-        format!("transaction.state.log.min.isr={in_sync}"),
-        // Stock is 50 each, which three nodes on two cores take seconds over.
-        "offsets.topic.num.partitions=6".to_owned(),
-        "transaction.state.log.num.partitions=6".to_owned(),
-        // Consumers of a test come one at a time; nobody is worth waiting for.
-        "group.initial.rebalance.delay.ms=0".to_owned(),
-        // Stock is 128 MB, a third of the heap; this is enough for 600,000 keys.
-        "log.cleaner.dedupe.buffer.size=16777216".to_owned(),
-    ]
 }

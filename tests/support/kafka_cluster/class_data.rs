@@ -1,8 +1,9 @@
-//! Kafka's classes as the JVM lays them out in memory, recorded once (JEP 350).
+//! A class data sharing archive of Kafka's classes, created once (JEP 350).
 //!
-//! Loading and verifying its classes is what a broker's start consists of; with
-//! the record a start takes six tenths of the time, and tests make dozens. A
-//! JVM that cannot use it, such as a newer one, says so and does without.
+//! A broker's startup mostly loads and verifies classes. With the archive a
+//! start takes 60 % of the time, and the tests make dozens of them. A JVM that
+//! cannot use the archive, such as a newer one, warns and starts without it.
+//! Versions that need `ZooKeeper` are tried seldom and have no archive.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,27 +11,30 @@ use std::sync::LazyLock;
 use super::distribution::Distribution;
 use super::{ClusterOptions, broker, data_directory};
 
-/// The jars, with the record of their classes.
+/// The jars, run with the archive.
 pub fn distribution() -> &'static Distribution {
     static DISTRIBUTION: LazyLock<Distribution> = LazyLock::new(|| {
-        let jars = Distribution::fetched();
-        let record = jars.beside(".jsa");
-        jars.once(&record, |record| write(&jars, record));
-        jars.with_option(format!("-XX:SharedArchiveFile={}", record.display()))
+        let jars = Distribution::download();
+        if jars.needs_zookeeper() {
+            return jars;
+        }
+        let archive = jars.sibling(".jsa");
+        jars.once(&archive, |archive| create(&jars, archive));
+        jars.with_option(format!("-XX:SharedArchiveFile={}", archive.display()))
     });
     &DISTRIBUTION
 }
 
-/// A broker that ends in peace writes down what it loaded.
-fn write(jars: &Distribution, record: &Path) {
-    let writing = jars.with_option(format!("-XX:ArchiveClassesAtExit={}", record.display()));
+/// The JVM of a broker that stops gracefully archives the classes it loaded.
+fn create(jars: &Distribution, archive: &Path) {
+    let archiving = jars.with_option(format!("-XX:ArchiveClassesAtExit={}", archive.display()));
     let directory = data_directory();
     let options = ClusterOptions {
         brokers: 1,
         ..ClusterOptions::default()
     };
-    let brokers = broker::configure(&writing, directory.path(), &options);
-    broker::format_all(&brokers);
+    let brokers = broker::configure(&archiving, directory.path(), &options);
+    broker::format_all(&brokers, broker::CLUSTER_ID, &[]);
     for broker in brokers {
         broker.restart();
         broker.stop_gracefully();

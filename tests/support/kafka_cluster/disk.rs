@@ -1,8 +1,8 @@
-//! A broker's disk that can be full: an ext4 file system in a sparse file.
+//! A disk that a test can fill: an ext4 file system in a sparse file.
 //!
-//! It is mounted in a mount namespace that the broker's process has for itself,
-//! so the mount ends with the process, however that ends, and nothing is left
-//! for anybody to clean up. That takes the rights of root.
+//! It is mounted in a private mount namespace of the process that uses it, so
+//! the mount disappears with that process, however it ends, and nothing needs
+//! cleaning up. Mounting requires root.
 //!
 //! It must not know what a broker is.
 
@@ -14,14 +14,14 @@ use std::process::Command;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::process::Pid;
 
-/// Sparse: it takes what is written, and an hour's records have room.
+/// Room for an hour's records; the sparse file occupies only what is written.
 const BYTES: u64 = 8 << 30;
-/// What takes the rest of the room.
+/// The file that fills the disk.
 const BALLAST: &str = "ballast";
-/// Mounts, makes room and becomes the program.
+/// Mounts the image, frees the space and executes the program.
 const SCRIPT: &str = r#"mount -o loop "$0" "$1" && rm -f "$1/ballast" && shift && exec "$@""#;
 
-/// A file system of its own.
+/// An ext4 image and its mount point.
 #[derive(Debug)]
 pub struct Disk {
     image: PathBuf,
@@ -29,12 +29,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes an empty one, to be mounted at an existing directory.
+    /// Formats an empty image for an existing mount point.
     pub fn create(mount_point: &Path) -> Self {
         let image = mount_point.with_extension("img");
         let file = File::create(&image).expect("the image");
         file.set_len(BYTES).expect("a sparse image");
-        // No blocks are reserved for root, whose processes these are.
+        // The broker runs as root, so blocks reserved for root would stay usable.
         let made = Command::new("mkfs.ext4")
             .args(["-q", "-m", "0"])
             .arg(&image)
@@ -47,7 +47,8 @@ impl Disk {
         }
     }
 
-    /// The same command in a mount namespace of its own that has this disk.
+    /// Wraps the command so that it runs in a private mount namespace with this
+    /// disk mounted.
     pub fn mounted_for(&self, program: &Command) -> Command {
         let mut mounted = Command::new("unshare");
         mounted
@@ -62,11 +63,11 @@ impl Disk {
         mounted
     }
 
-    /// Takes all room, in the eyes of the process that has it mounted.
+    /// Fills the disk, through the mount namespace of the process that uses it.
     pub fn fill(&self, process: Pid) {
         let root = PathBuf::from(format!("/proc/{}/root", process.as_raw_nonzero()));
-        let seen = self.mount_point.strip_prefix("/").expect("absolute");
-        let ballast = root.join(seen).join(BALLAST);
+        let mount_point = self.mount_point.strip_prefix("/").expect("absolute");
+        let ballast = root.join(mount_point).join(BALLAST);
         let file = OpenOptions::new().create(true).append(true).open(&ballast);
         let mut file = file.expect("the broker's disk");
         while let free @ 1.. = free_bytes(&file) {
@@ -75,7 +76,7 @@ impl Disk {
                 break;
             }
         }
-        // What the file system had kept for its own tables.
+        // Use up what ext4 holds back for its metadata, block by block.
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 }

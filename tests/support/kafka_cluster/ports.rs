@@ -1,12 +1,12 @@
-//! Free loopback ports that stay free while a broker is away.
+//! Free loopback ports that stay free while a broker is down.
 //!
-//! The kernel hands out ephemeral ports from 32768 on (Linux's default
-//! `ip_local_port_range`), also to outgoing connections: a killed broker could
-//! find its own taken when it comes back. So these lie below.
+//! The kernel assigns ephemeral ports from 32768 upwards (Linux's default
+//! `ip_local_port_range`), including to outgoing connections, so a restarted
+//! broker could find its port taken. These ports lie below that range.
 
 use std::net::{Ipv4Addr, TcpListener};
 
-/// So many different ports on which nobody listens now.
+/// Returns `count` distinct ports that are free at the moment.
 pub fn free(count: usize) -> Vec<u16> {
     let mut held: Vec<(u16, TcpListener)> = Vec::new();
     while held.len() < count {

@@ -1,4 +1,4 @@
-{{/* What things are called, and which labels they carry. */}}
+{{/* Names and labels of all objects. */}}
 
 {{- define "northbridge.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What never changes: the selectors are made of it. */}}
+{{/* The labels of selectors, which must never change. */}}
 {{- define "northbridge.selector" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,6 +1,6 @@
 {{/* What the pods of all components have in common. */}}
 
-{{/* `annotations` of a pod template: a changed setting is a new revision. */}}
+{{/* `annotations` of a pod template: a changed setting makes a new revision. */}}
 {{- define "northbridge.podAnnotations" -}}
 checksum/config: {{ include "northbridge.config" . | sha256sum }}
 {{- with include "northbridge.secret" . }}
@@ -23,7 +23,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The restricted profile of Pod Security, and the user of the image. */}}
 {{- define "northbridge.podSecurity" -}}
 automountServiceAccountToken: false
-# Kubernetes would set NORTHBRIDGE_… for a Service of that name.
+# Otherwise Kubernetes sets NORTHBRIDGE_… for a Service of that name.
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
@@ -64,7 +64,7 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Pods of one component spread over zones and nodes, each revision by itself. Takes: root, component. */}}
+{{/* Spreads the pods of a component over zones and nodes, each revision separately. Takes: root, component. */}}
 {{- define "northbridge.spread" -}}
 topologySpreadConstraints:
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
@@ -79,7 +79,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* The secrets as files, each named by a variable of its setting. */}}
+{{/* Variables that name the files of secrets, one per setting. */}}
 {{- define "northbridge.env" -}}
 {{- range $setting, $from := .Values.secrets }}
 - name: NORTHBRIDGE__{{ $setting | replace "." "__" | upper }}_FILE
@@ -120,7 +120,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Live is that the process answers: a restart does not bring Kafka back. */}}
+{{/* Liveness means that the process answers: a restart does not bring Kafka back. */}}
 {{- define "northbridge.probes" -}}
 livenessProbe:
   httpGet: {path: /livez, port: admin}

@@ -1,4 +1,4 @@
-{{/* northbridge's settings: what the ConfigMap holds, and what the templates must know of it. */}}
+{{/* northbridge's settings: the content of the ConfigMap, and the values that templates derive from it. */}}
 
 {{- define "northbridge.config" -}}
 {{- $config := deepCopy .Values.config -}}
@@ -12,7 +12,7 @@
 {{- toYaml $config -}}
 {{- end -}}
 
-{{/* The Secret made of the values under `secrets`; empty where there are none. */}}
+{{/* The Secret with the values under `secrets`; empty if there are none. */}}
 {{- define "northbridge.secret" -}}
 {{- range $setting, $from := .Values.secrets }}
 {{- if hasKey $from "value" }}
@@ -29,29 +29,29 @@
 {{- dig "admin" "listen" "0.0.0.0:8081" .Values.config | regexFind "[0-9]+$" -}}
 {{- end -}}
 
-{{/* The brokers as one text with commas. */}}
+{{/* The brokers as one string, separated by commas. */}}
 {{- define "northbridge.brokers" -}}
 {{- $servers := .Values.config.kafka.bootstrap_servers -}}
 {{- if kindIs "string" $servers -}}{{- $servers | replace " " "" -}}{{- else -}}{{- join "," $servers -}}{{- end -}}
 {{- end -}}
 
-{{/* The paths that take pushes, as prefixes; the secret token is not named. */}}
+{{/* The paths for pushes, as prefixes; without the secret token. */}}
 {{- define "northbridge.paths" -}}
 {{- range dig "http" "paths" (list "/notifications") .Values.config }}
 - {{ default "/" (regexReplaceAll "/\\{token\\}.*" . "") }}
 {{- end }}
 {{- end -}}
 
-{{/* The name of a topic: prefix and own name. */}}
+{{/* The full name of a topic, with its prefix. */}}
 {{- define "northbridge.topic" -}}
 {{- $default := .topic | replace "_" "-" -}}
 {{- printf "%s%s" (dig "topics" "prefix" "iot." .config) (dig "topics" .topic "name" $default .config) -}}
 {{- end -}}
 
 {{/*
-Seconds until Kubernetes kills a pod. A pod that leaves first announces it
-(until every node and load balancer knows), then answers what is in progress,
-then settles it with Kafka: each must have ended before the next limit.
+Seconds until Kubernetes kills a pod. A terminating pod announces it until every
+node and load balancer knows, answers requests in progress, and settles them with
+Kafka: each phase must end before the limit of the next.
 */}}
 {{- define "northbridge.gracePeriod" -}}
 {{- $announce := dig "shutdown" "announce_ms" 5000 .Values.config | int64 -}}

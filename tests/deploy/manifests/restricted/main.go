@@ -1,5 +1,5 @@
-// Reads Kubernetes manifests and holds every pod in them against the restricted
-// profile of Pod Security, with the rules of the API server's own admission.
+// Command restricted checks every pod in Kubernetes manifests against the
+// restricted Pod Security Standard, with the API server's own admission rules.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
 	exitOn(err)
 	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-	pods, refused := 0, 0
+	pods, rejected := 0, 0
 	documents := yaml.NewYAMLOrJSONDecoder(os.Stdin, 4096)
 	for {
 		var raw runtime.RawExtension
@@ -42,17 +42,18 @@ func main() {
 		pods++
 		result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec))
 		if !result.Allowed {
-			refused++
+			rejected++
 			fmt.Printf("%s: %s\n", name, result.ForbiddenDetail())
 		}
 	}
-	fmt.Printf("%d pods, %d of them outside the restricted profile\n", pods, refused)
-	if pods == 0 || refused > 0 {
+	fmt.Printf("%d pods, %d of them violate the restricted profile\n", pods, rejected)
+	if pods == 0 || rejected > 0 {
 		os.Exit(1)
 	}
 }
 
-// template is the pod that an object makes, if it makes any.
+// template returns the name and the pod template of an object, or nil if it has
+// none.
 func template(object runtime.Object) (string, *corev1.PodTemplateSpec) {
 	switch object := object.(type) {
 	case *appsv1.Deployment:

@@ -1,0 +1,62 @@
+//! `northbridge topics create` and `topics verify`: what they print, and with
+//! which code they exit. [`TopicAdmin`] does the work.
+
+use anyhow::Context;
+
+use crate::config::Settings;
+use crate::kafka::CANNOT_CREATE_CLIENT;
+use crate::kafka::admin::{Degraded, REQUEST_TIMEOUT, TopicAdmin};
+use crate::kafka::failures::{Failures, RequestError};
+use crate::kafka::topic_check::TopicCheck;
+use crate::process::{Exit, output};
+use crate::topics::specs;
+
+/// Creates the missing topics, then prints one line for each finding.
+///
+/// # Errors
+///
+/// Returns an error if librdkafka rejects a setting.
+pub async fn create(settings: &Settings, degraded: Degraded) -> anyhow::Result<Exit> {
+    let failures = Failures::of_command(settings);
+    let check = TopicAdmin::new(settings, &failures)
+        .context(CANNOT_CREATE_CLIENT)?
+        .create(&specs(settings), degraded)
+        .await;
+    report(settings, &failures, check)
+}
+
+/// Prints one line for each way in which a topic differs from its requirements.
+///
+/// # Errors
+///
+/// Returns an error if librdkafka rejects a setting.
+pub async fn verify(settings: &Settings) -> anyhow::Result<Exit> {
+    let failures = Failures::of_command(settings);
+    let check = TopicAdmin::new(settings, &failures)
+        .context(CANNOT_CREATE_CLIENT)?
+        .check(&specs(settings), REQUEST_TIMEOUT)
+        .await;
+    report(settings, &failures, check)
+}
+
+fn report(
+    settings: &Settings,
+    failures: &Failures,
+    check: Result<TopicCheck, RequestError>,
+) -> anyhow::Result<Exit> {
+    let check = match check {
+        Ok(check) => check,
+        Err(error) => {
+            super::print_unavailable(settings, failures, &error);
+            return Ok(Exit::Unavailable);
+        }
+    };
+    for finding in &check.findings {
+        output::print_line(finding)?;
+    }
+    Ok(if check.first_problem().is_some() {
+        Exit::Findings
+    } else {
+        Exit::Done
+    })
+}

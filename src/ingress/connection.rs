@@ -1,0 +1,285 @@
+//! The life of one connection: PROXY header, TLS, protocol, HTTP, end.
+//!
+//! Every step before HTTP has a time limit of its own; from then on `idle`
+//! bounds the silence and hyper the sizes. A drain closes a connection in the
+//! way that loses no push. Knows neither the listener nor how many connections
+//! there are (`server`), nor what a request is answered (`handler`).
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::client_address::read_proxy_header;
+use super::handler::Handler;
+use super::idle::{Activity, Expired, IdleTimeouts, Watched};
+use super::metrics::CloseReason;
+use super::protocol::{self, FirstBytes, Protocol};
+use super::tls::{self, TlsTerminator};
+use crate::config::{Http, Tls};
+
+/// How long a client may read nothing of what is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The least time that a drain leaves a connection for its first request: it
+/// was opened for one.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// Flow control of HTTP/2: what a client may send on one stream before its
+/// bytes are read.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// The same for all streams of one connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Serves connections, each with the same settings. The hyper builders are made
+/// once, not per connection.
+pub(crate) struct Connections {
+    handler: Arc<Handler>,
+    tls: Option<Arc<TlsTerminator>>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+    idle_timeouts: IdleTimeouts,
+    idle_grace: Duration,
+    header_timeout: Duration,
+    handshake_timeout: Duration,
+    drain: CancellationToken,
+}
+
+impl Connections {
+    /// `idle_grace` is how long a drain leaves an idle HTTP/1 connection open.
+    pub(crate) fn new(
+        http: &Http,
+        tls: &Tls,
+        idle_grace: Duration,
+        handler: Arc<Handler>,
+        terminator: Option<Arc<TlsTerminator>>,
+    ) -> Self {
+        let builder = http_builder(http);
+        let header_timeout = http.header_timeout_ms.duration();
+        Self {
+            handler,
+            tls: terminator,
+            http1: builder.clone().http1_only(),
+            http2: builder.http2_only(),
+            idle_timeouts: IdleTimeouts {
+                header: header_timeout,
+                keep_alive: http.keep_alive_timeout_ms.duration(),
+                write: WRITE_TIMEOUT,
+            },
+            idle_grace,
+            header_timeout,
+            handshake_timeout: tls.handshake_timeout_ms.duration(),
+            drain: CancellationToken::new(),
+        }
+    }
+
+    /// Serves one connection until it is closed, and counts it.
+    pub(crate) async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let metrics = &self.handler.server_metrics;
+        metrics.connections.inc();
+        let (Ok(reason) | Err(reason)) = self.run(stream, peer).await;
+        metrics.connections.dec();
+        metrics.closed(reason);
+        tracing::debug!(%peer, reason = reason.label(), "connection closed");
+    }
+
+    /// Asks all connections to end, open ones and those still to be served.
+    pub(crate) fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// An error is the reason for closing a connection before HTTP began on it.
+    async fn run(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<CloseReason, CloseReason> {
+        // Answers are small and must not wait for more; a failure only costs latency.
+        let _ = stream.set_nodelay(true);
+        let client = self.client_address(&mut stream, peer).await?;
+        let Some(tls) = &self.tls else {
+            let activity = Activity::new(self.idle_timeouts);
+            let (protocol, first) = self.detect(&mut stream, &activity).await?;
+            return Ok(self
+                .serve_http(protocol, first, stream, client, activity)
+                .await);
+        };
+        let mut stream = self.handshake(tls, stream, peer).await?;
+        let activity = Activity::new(self.idle_timeouts);
+        let (protocol, first) = match tls::negotiated(&stream) {
+            Some(protocol) => (protocol, FirstBytes::default()),
+            None => self.detect(&mut stream, &activity).await?,
+        };
+        Ok(self
+            .serve_http(protocol, first, stream, client, activity)
+            .await)
+    }
+
+    /// The other end of the connection, or the client in the PROXY header that
+    /// a trusted proxy must send first.
+    async fn client_address(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<IpAddr, CloseReason> {
+        let address = peer.ip().to_canonical();
+        if !self.handler.addresses.expects_proxy_header(address) {
+            return Ok(address);
+        }
+        match timeout(self.header_timeout, read_proxy_header(stream)).await {
+            Ok(Ok(source)) => Ok(source.map_or(address, |source| source.ip().to_canonical())),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "PROXY header rejected; closing the connection");
+                Err(CloseReason::ProxyHeader)
+            }
+            Err(_) => Err(CloseReason::ProxyHeader),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        tls: &TlsTerminator,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, CloseReason> {
+        match timeout(self.handshake_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "TLS handshake failed; closing the connection");
+                Err(CloseReason::Handshake)
+            }
+            Err(_) => Err(CloseReason::Handshake),
+        }
+    }
+
+    /// Waits for the first bytes as long as for a first request, and no longer.
+    async fn detect<S>(
+        &self,
+        stream: &mut S,
+        activity: &Activity,
+    ) -> Result<(Protocol, FirstBytes), CloseReason>
+    where
+        S: AsyncRead + Unpin,
+    {
+        tokio::select! {
+            detected = protocol::detect(stream) => detected.map_err(|_| CloseReason::Error),
+            expired = activity.expired() => Err(expired.into()),
+            () = self.drained(None, activity) => Err(CloseReason::Drained),
+        }
+    }
+
+    async fn serve_http<S>(
+        &self,
+        protocol: Protocol,
+        first: FirstBytes,
+        stream: S,
+        client: IpAddr,
+        activity: Arc<Activity>,
+    ) -> CloseReason
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Watched::new(stream, protocol, first, Arc::clone(&activity));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
+            async move {
+                let answer = handler.answer(request, client).await;
+                drop(guard);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let builder = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let reason = tokio::select! {
+            ended = connection.as_mut() => {
+                return if ended.is_ok() { CloseReason::Done } else { CloseReason::Error };
+            }
+            expired = activity.expired() => match expired {
+                // The client may have sent a request already: hyper still answers it.
+                Expired::KeepAlive => CloseReason::KeepAlive,
+                Expired::HeadTimeout | Expired::WriteStalled => return expired.into(),
+            },
+            () = self.drained(Some(protocol), &activity) => CloseReason::Drained,
+        };
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ended = connection => {}
+            // The keep-alive timeout has expired already if it is the reason.
+            _expired = activity.expired(), if reason == CloseReason::Drained => {}
+            () = self.no_request_left(&activity) => {}
+        }
+        reason
+    }
+
+    /// Resolves when a drain has to close the connection.
+    ///
+    /// HTTP/2 tells its client by GOAWAY which requests it still answers.
+    /// HTTP/1 can only close, perhaps while a push is on its way; so it stays
+    /// open for one more, whose answer tells the client to close.
+    async fn drained(&self, protocol: Option<Protocol>, activity: &Activity) {
+        self.drain.cancelled().await;
+        let grace = match protocol {
+            _ if activity.awaits_first_request() => self.idle_grace.max(FIRST_REQUEST_GRACE),
+            Some(Protocol::Http1) | None => self.idle_grace,
+            Some(Protocol::Http2) => return,
+        };
+        tokio::time::sleep(grace).await;
+    }
+
+    /// Resolves when a connection that was asked to end has no request in
+    /// progress and is still open: a request may use its whole deadline, but a
+    /// client that ignores GOAWAY must not delay the shutdown.
+    async fn no_request_left(&self, activity: &Activity) {
+        loop {
+            tokio::time::sleep(self.header_timeout).await;
+            if !activity.is_busy() {
+                return;
+            }
+        }
+    }
+}
+
+impl From<Expired> for CloseReason {
+    fn from(expired: Expired) -> Self {
+        match expired {
+            Expired::HeadTimeout => Self::HeadTimeout,
+            Expired::KeepAlive => Self::KeepAlive,
+            Expired::WriteStalled => Self::WriteStalled,
+        }
+    }
+}
+
+fn http_builder(http: &Http) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `idle` distinguishes a slow head from an idle connection; hyper's timer cannot.
+        .header_read_timeout(None)
+        .max_buf_size(http.max_head_bytes)
+        // A client that closed only its sending side gets its answer.
+        .half_close(true)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(http.http2_max_streams)
+        .max_header_list_size(u32::try_from(http.max_head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(http.keep_alive_timeout_ms.duration() / 3);
+    builder
+}

@@ -1,0 +1,239 @@
+//! The lanes of one topic: one for each known partition, and which of them a
+//! record takes.
+//!
+//! Until the cluster has reported the topic's partitions, the topic has no
+//! lanes and counts as unacknowledged since it was created here. From then on
+//! lanes are added as partitions are; fewer partitions mean another topic of the
+//! same name, whose lanes are [new](TopicLanes::renewed).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::lane::Lane;
+use super::murmur2;
+
+/// The lanes of one topic; `J` is one record to be sent.
+#[derive(Debug)]
+pub(super) struct TopicLanes<J> {
+    /// By partition number.
+    lanes: ArcSwap<Lanes<J>>,
+    added: Notify,
+    created: Instant,
+    /// The number of partitions in the last metadata that had any.
+    reported: AtomicUsize,
+}
+
+/// The lanes of one topic at one moment, by partition number.
+pub(super) type Lanes<J> = Vec<Arc<Lane<J>>>;
+
+impl<J> TopicLanes<J> {
+    pub(super) fn new() -> Self {
+        Self {
+            lanes: ArcSwap::default(),
+            added: Notify::new(),
+            created: Instant::now(),
+            reported: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn partition_count(&self) -> usize {
+        self.lanes.load().len()
+    }
+
+    /// Returns a future that resolves when lanes are added after this call.
+    pub(super) fn added(&self) -> Notified<'_> {
+        self.added.notified()
+    }
+
+    /// Returns the lane that [`choose`] chooses. Returns `None` if the partitions
+    /// are not known yet.
+    pub(super) fn choose(&self, key: Option<&[u8]>, limit: Duration) -> Option<Arc<Lane<J>>> {
+        let lanes = self.lanes.load();
+        let index = choose(&lanes, key, limit)?;
+        lanes.get(index).cloned()
+    }
+
+    /// Returns the largest offset that a partition has acknowledged, if any.
+    pub(super) fn acknowledged(&self, partition: i32) -> Option<i64> {
+        let index = usize::try_from(partition).ok()?;
+        self.lanes.load().get(index)?.acknowledged()
+    }
+
+    /// Returns the current lanes.
+    pub(super) fn all(&self) -> Arc<Lanes<J>> {
+        self.lanes.load_full()
+    }
+
+    /// Returns new lanes for the partitions of the last metadata. They hold their
+    /// records, and nothing chooses them before [`TopicLanes::install`].
+    pub(super) fn renewed(&self) -> Lanes<J> {
+        let partitions = self.reported.load(Ordering::Relaxed);
+        let new = |partition| Arc::new(Lane::held(partition));
+        (0..).take(partitions).map(new).collect()
+    }
+
+    /// Replaces the current lanes, and returns them.
+    pub(super) fn install(&self, lanes: Lanes<J>) -> Arc<Lanes<J>> {
+        self.lanes.swap(Arc::new(lanes))
+    }
+
+    /// Returns whether the last metadata had fewer partitions than there are
+    /// lanes.
+    pub(super) fn has_lost_partitions(&self) -> bool {
+        self.reported.load(Ordering::Relaxed) < self.partition_count()
+    }
+
+    /// Applies the topic's metadata: for each partition, whether it is
+    /// available. An empty slice means that the topic was not found.
+    pub(super) fn update_metadata(&self, available: &[bool]) {
+        if available.is_empty() {
+            return self.mark_unavailable();
+        }
+        self.reported.store(available.len(), Ordering::Relaxed);
+        self.add_lanes(available.len());
+        let now = Instant::now();
+        let available = available.iter().chain(std::iter::repeat(&false));
+        for (lane, available) in self.lanes.load().iter().zip(available) {
+            if *available {
+                lane.mark_available(now);
+            } else {
+                lane.mark_unavailable(now);
+            }
+        }
+    }
+
+    fn add_lanes(&self, partitions: usize) {
+        let known = self.lanes.load();
+        if partitions <= known.len() {
+            return;
+        }
+        let mut lanes = known.to_vec();
+        for partition in (0..).take(partitions).skip(lanes.len()) {
+            lanes.push(Arc::new(Lane::new(partition)));
+        }
+        self.lanes.store(Arc::new(lanes));
+        self.added.notify_waiters();
+    }
+
+    pub(super) fn mark_unavailable(&self) {
+        let now = Instant::now();
+        for lane in self.lanes.load().iter() {
+            lane.mark_unavailable(now);
+        }
+    }
+
+    /// Returns the longest time that any partition has been unacknowledged.
+    pub(super) fn longest_unacknowledged(&self, now: Instant) -> Duration {
+        let lanes = self.lanes.load();
+        let longest = lanes.iter().map(|lane| lane.unacknowledged_for(now)).max();
+        longest.unwrap_or_else(|| self.unknown_for(now))
+    }
+
+    /// Returns the shortest time that any partition has been unacknowledged.
+    pub(super) fn shortest_unacknowledged(&self, now: Instant) -> Duration {
+        let lanes = self.lanes.load();
+        let shortest = lanes.iter().map(|lane| lane.unacknowledged_for(now)).min();
+        shortest.unwrap_or_else(|| self.unknown_for(now))
+    }
+
+    /// Returns the longest time that any partition has been
+    /// [stalled](Lane::stalled_for).
+    pub(super) fn longest_stall(&self, now: Instant) -> Duration {
+        let lanes = self.lanes.load();
+        let stalls = lanes.iter().map(|lane| lane.stalled_for(now));
+        stalls.max().unwrap_or_default()
+    }
+
+    fn unknown_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+}
+
+/// Returns the index of the lane of a key's partition. A record without a key
+/// takes a random lane, preferably one that has not been unacknowledged for
+/// `limit`. Returns `None` if there is no lane.
+pub(super) fn choose<J>(lanes: &Lanes<J>, key: Option<&[u8]>, limit: Duration) -> Option<usize> {
+    let count = lanes.len();
+    if count == 0 {
+        return None;
+    }
+    if let Some(key) = key {
+        return Some(murmur2::partition(key, count));
+    }
+    let first = fastrand::usize(..count);
+    let now = Instant::now();
+    let acknowledges = |index: &usize| lanes[*index].unacknowledged_for(now) < limit;
+    let mut indexes = (0..count).map(|step| (first + step) % count);
+    Some(indexes.find(acknowledges).unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(13);
+
+    fn lanes(partitions: usize) -> TopicLanes<()> {
+        let lanes = TopicLanes::new();
+        lanes.update_metadata(&vec![true; partitions]);
+        lanes
+    }
+
+    #[test]
+    fn there_is_no_lane_until_the_partitions_are_known() {
+        let lanes = lanes(0);
+        assert!(lanes.choose(Some(b"key"), LIMIT).is_none());
+        lanes.update_metadata(&[false, true]);
+        assert_eq!(lanes.partition_count(), 2);
+        assert!(lanes.choose(Some(b"key"), LIMIT).is_some());
+    }
+
+    #[test]
+    fn a_key_takes_the_lane_that_javas_partitioner_chooses() {
+        let lanes = lanes(6);
+        let lane = lanes.choose(Some(b"21"), LIMIT).unwrap();
+        let partition = usize::try_from(lane.partition()).unwrap();
+        assert_eq!(partition, murmur2::partition(b"21", 6));
+    }
+
+    #[test]
+    fn a_record_without_a_key_avoids_unacknowledged_lanes() {
+        let lanes = lanes(2);
+        let lane = lanes.choose(Some(b"key"), LIMIT).unwrap();
+        let long_ago = Instant::now().checked_sub(LIMIT).unwrap();
+        lane.submit((), long_ago).unwrap();
+        for _ in 0..20 {
+            let other = lanes.choose(None, LIMIT).unwrap();
+            assert_ne!(other.partition(), lane.partition());
+        }
+    }
+
+    #[test]
+    fn lanes_are_kept_when_partitions_are_added() {
+        let lanes = lanes(1);
+        let before = lanes.choose(None, LIMIT).unwrap();
+        lanes.update_metadata(&[true, true]);
+        assert!(Arc::ptr_eq(&before, &lanes.lanes.load()[0]));
+    }
+
+    #[test]
+    fn fewer_partitions_are_lost_and_the_new_lanes_are_as_many() {
+        let lanes = lanes(6);
+        assert!(!lanes.has_lost_partitions());
+        lanes.update_metadata(&[]);
+        assert!(!lanes.has_lost_partitions(), "the topic was not found");
+        lanes.update_metadata(&[true, true]);
+        assert!(lanes.has_lost_partitions());
+        assert_eq!(lanes.partition_count(), 6);
+        let lost = &lanes.all()[5];
+        assert!(lost.unacknowledged_for(Instant::now() + LIMIT) >= LIMIT);
+        lanes.install(lanes.renewed());
+        assert_eq!(lanes.partition_count(), 2);
+        assert!(!lanes.has_lost_partitions());
+    }
+}
