@@ -28,7 +28,7 @@ fn main() {
             }
         }
     };
-    std::process::exit(exit.code());
+    exit.end()
 }
 
 fn run(cli: &Cli) -> Exit {

@@ -28,7 +28,7 @@ pub enum Exit {
 
 impl Exit {
     /// Returns the exit code.
-    pub const fn code(self) -> i32 {
+    const fn code(self) -> i32 {
         match self {
             Self::Done => 0,
             Self::Findings => 1,
@@ -37,5 +37,12 @@ impl Exit {
             Self::Bug => 70,
             Self::Unsettled => 75,
         }
+    }
+
+    /// Ends the process with this code, without the C library's exit handlers:
+    /// OpenSSL's frees what librdkafka's threads still use, and such a process
+    /// would die of a signal instead. So nothing is flushed here either.
+    pub fn end(self) -> ! {
+        signal_hook::low_level::exit(self.code())
     }
 }

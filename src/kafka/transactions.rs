@@ -55,9 +55,7 @@ const STUCK_AFTER_LOOKS: u32 = 20;
 /// The transactions of one transactional id, one at a time.
 pub(crate) struct Transactions {
     config: ClientConfig,
-    /// The value of `kafka.bootstrap_servers`.
-    configured_servers: String,
-    advertised_servers: AdvertisedServers,
+    current_servers: CurrentServers,
     producer: BaseProducer<TransactionalContext>,
     state: Cell<ProducerState>,
     transactional_id: String,
@@ -66,11 +64,10 @@ pub(crate) struct Transactions {
     watchdog: Watchdog,
 }
 
-/// Returns the addresses that the brokers advertise now, in the format of
-/// `bootstrap.servers`, or `None` if no broker answers. A producer that takes the
-/// place of another needs them: all brokers may have moved since
+/// Returns the value of `bootstrap.servers` for a producer that takes the place of
+/// another, or `None` if no broker answers: all brokers may have moved since
 /// `kafka.bootstrap_servers` was written.
-pub(crate) type AdvertisedServers = Box<dyn Fn() -> Option<String> + Send>;
+pub(crate) type CurrentServers = Box<dyn Fn() -> Option<String> + Send>;
 
 /// What a producer can be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,14 +165,13 @@ impl Transactions {
         settings: &Settings,
         transactional_id: &str,
         failures: Failures,
-        advertised_servers: AdvertisedServers,
+        current_servers: CurrentServers,
     ) -> Result<Self, KafkaError> {
         let config = transactional_config(settings, transactional_id);
         Ok(Self {
             producer: create(&config, &failures)?,
             config,
-            configured_servers: settings.kafka.bootstrap_servers.clone(),
-            advertised_servers,
+            current_servers,
             state: Cell::new(ProducerState::New),
             transactional_id: transactional_id.to_owned(),
             failures,
@@ -224,10 +220,9 @@ impl Transactions {
     /// Takes over the addresses that the brokers advertise now. Returns whether
     /// they have changed.
     fn update_servers(&mut self) -> bool {
-        let Some(advertised) = (self.advertised_servers)() else {
+        let Some(servers) = (self.current_servers)() else {
             return false;
         };
-        let servers = format!("{},{advertised}", self.configured_servers);
         if self.config.get(SERVERS) == Some(&servers) {
             return false;
         }

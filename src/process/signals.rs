@@ -37,7 +37,7 @@ impl Signals {
         tokio::spawn(async move {
             let signal = self.next().await;
             tracing::warn!(signal, "exiting at once; what is in flight is not settled");
-            std::process::exit(Exit::Unsettled.code());
+            Exit::Unsettled.end()
         });
     }
 }

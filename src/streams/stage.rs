@@ -19,7 +19,7 @@ use super::ids;
 use super::metrics::StreamMetrics;
 use super::stop::Stop;
 use super::stream::Stream;
-use super::worker::{StreamError, Worker, WorkerConfig};
+use super::worker::{BatchSize, StreamError, Worker, WorkerConfig};
 use crate::config::Settings;
 use crate::kafka;
 use crate::kafka::consumer::GroupConsumer;
@@ -53,6 +53,7 @@ struct Stage {
     transactional_id: String,
     config: WorkerConfig,
     metrics: StreamMetrics,
+    batch_size: BatchSize,
     client_metrics: KafkaClientMetrics,
     failures: Failures,
     restored: Condition,
@@ -105,6 +106,7 @@ pub(super) fn start<S: Stream>(
         transactional_id: ids::transactional_id(settings, S::NAME),
         config: worker_config::<S>(settings, &specs, max_entries),
         metrics,
+        batch_size: BatchSize::new(settings.streams.max_batch_records),
         client_metrics,
         restored: readiness
             .condition(S::NAME, "no partitions assigned yet")
@@ -158,7 +160,11 @@ impl Stage {
             if !self.topics.await_ready(&self.stop) {
                 return Exit::Done;
             }
-            clients = self.connect(self.topics.settings_with_advertised_servers(&self.settings));
+            let mut settings = self.settings.clone();
+            if let Some(servers) = self.topics.current_servers() {
+                settings.kafka.bootstrap_servers = servers;
+            }
+            clients = self.connect(settings);
         }
     }
 
@@ -198,14 +204,14 @@ impl Stage {
         let metrics = self.client_metrics.clone();
         let (group, failures) = (&self.group, self.failures.clone());
         let topics = Arc::clone(&self.topics);
-        let advertised = Box::new(move || topics.advertised_servers());
+        let current_servers = Box::new(move || topics.current_servers());
         Ok(Clients {
             consumer: GroupConsumer::join(&settings, group, input, metrics, failures.clone())?,
             transactions: Transactions::new(
                 &settings,
                 &self.transactional_id,
                 failures,
-                advertised,
+                current_servers,
             )?,
             settings,
         })
@@ -226,6 +232,7 @@ impl Stage {
             LogReaderConfig::new(&settings, &self.failures),
             &self.config,
             &mut self.metrics,
+            &mut self.batch_size,
             self.restored.clone(),
         );
         let ended = worker.run(&self.stop);
@@ -255,7 +262,6 @@ fn worker_config<S: Stream>(
         state_topic: name(S::STATE),
         forward_topic: S::FORWARD.map(name),
         dead_letter_topic: name(Topic::DeadLetter),
-        max_batch_records: settings.streams.max_batch_records,
         max_batch_bytes: settings.streams.max_batch_bytes,
         max_batch_wait: settings.streams.max_batch_wait_ms.duration(),
         retention: state

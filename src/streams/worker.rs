@@ -1,8 +1,8 @@
 //! The loop of a stream: records in, states out, one transaction at a time.
 //!
 //! ```text
-//! 1 poll a batch, until max_batch_records, max_batch_bytes, or no record is
-//!   available after max_batch_wait_ms; a rebalance can happen only here
+//! 1 poll a batch, until BatchSize, max_batch_bytes, or no record is available
+//!   after max_batch_wait_ms; a rebalance can happen only here
 //! 2 no records, no gap, no expired states and none to rewrite → 1
 //! 3 begin a transaction
 //! 4 apply each record, and write what that changes: states to the partition
@@ -19,6 +19,7 @@
 //! revoked meanwhile. The fault tests kill the process at each of these steps.
 
 mod batch;
+mod batch_size;
 mod dead_letter;
 mod gauges;
 mod offsets;
@@ -45,6 +46,7 @@ use crate::process::logging::EVENTS;
 use crate::process::readiness::Condition;
 use crate::streams::states::format::NewerFormat;
 use batch::{Batch, received_at};
+pub(super) use batch_size::BatchSize;
 use overlay::Overlay;
 
 /// The longest wait for the first record of a batch, and so for a stop to be
@@ -76,8 +78,7 @@ pub(super) struct Worker<'c, S: Stream> {
     restored: Condition,
     /// Whether a right is missing without which the batch cannot be committed.
     is_denied: bool,
-    /// The number of transactions that failed since the last committed one.
-    failed_in_a_row: u32,
+    batch_size: &'c mut BatchSize,
     stores: Stores<S>,
 }
 
@@ -89,7 +90,6 @@ pub(super) struct WorkerConfig {
     /// The topic of the stream's forwards, if it has any.
     pub(super) forward_topic: Option<String>,
     pub(super) dead_letter_topic: String,
-    pub(super) max_batch_records: usize,
     pub(super) max_batch_bytes: usize,
     /// The longest wait for further records after the first one.
     pub(super) max_batch_wait: Duration,
@@ -163,6 +163,7 @@ impl<'c, S: Stream> Worker<'c, S> {
         state_reader: LogReaderConfig,
         config: &'c WorkerConfig,
         metrics: &'c mut StreamMetrics,
+        batch_size: &'c mut BatchSize,
         restored: Condition,
     ) -> Self {
         Self {
@@ -174,7 +175,7 @@ impl<'c, S: Stream> Worker<'c, S> {
             set_aside: BTreeSet::new(),
             restored,
             is_denied: false,
-            failed_in_a_row: 0,
+            batch_size,
             stores: Stores::new(),
         }
     }
@@ -262,7 +263,7 @@ impl<'c, S: Stream> Worker<'c, S> {
             // A record that is available costs no wait: the further behind a
             // stream is, the larger its batches.
             let is_due = is_idle && (batch.records.is_empty() || timeout.is_zero());
-            let is_full = batch.records.len() >= self.config.max_batch_records
+            let is_full = batch.records.len() >= self.batch_size.records()
                 || batch.bytes >= self.config.max_batch_bytes;
             // After a lost assignment brokers would reject the offsets: poll on
             // until the revocation is known.

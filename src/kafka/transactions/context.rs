@@ -1,6 +1,5 @@
 //! What librdkafka reports about a transactional producer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,18 +12,17 @@ use crate::kafka::client;
 use crate::kafka::failure::{ConnectionFailure, Denial, Operation};
 use crate::kafka::failures::Failures;
 
-/// The context of one transactional producer. Clones share what it observed.
-#[derive(Clone)]
+/// The context of one transactional producer.
 pub(super) struct TransactionalContext {
     failures: Failures,
-    has_lost_requests: Arc<AtomicBool>,
+    has_lost_requests: AtomicBool,
 }
 
 impl TransactionalContext {
     pub(super) fn new(failures: Failures) -> Self {
         Self {
             failures,
-            has_lost_requests: Arc::default(),
+            has_lost_requests: AtomicBool::default(),
         }
     }
 

@@ -13,7 +13,6 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 
 use super::StageContext;
-use crate::config::Settings;
 use crate::kafka;
 use crate::kafka::admin::TopicAdmin;
 use crate::kafka::failures::{Failures, RequestError};
@@ -39,6 +38,7 @@ const CONFIRMATION_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct StageTopics {
     stream: &'static str,
     specs: Vec<TopicSpec>,
+    configured_servers: String,
     admin: TopicAdmin,
     runtime: Handle,
     condition: Condition,
@@ -58,6 +58,7 @@ impl StageTopics {
         Ok(Self {
             stream: S::NAME,
             specs: topics.into_iter().chain(S::FORWARD).map(spec).collect(),
+            configured_servers: context.settings.kafka.bootstrap_servers.clone(),
             admin: TopicAdmin::new(context.settings, failures)
                 .context(kafka::CANNOT_CREATE_CLIENT)?,
             runtime: Handle::current(),
@@ -122,22 +123,13 @@ impl StageTopics {
         }
     }
 
-    /// Returns the settings with the addresses that the brokers advertise now, for
+    /// Returns the configured servers and those that the brokers advertise now, for
     /// clients that take the place of others: all brokers may have moved since
-    /// `kafka.bootstrap_servers` was written.
-    pub(super) fn settings_with_advertised_servers(&self, settings: &Settings) -> Settings {
-        let mut settings = settings.clone();
-        if let Some(servers) = self.advertised_servers() {
-            let configured = &settings.kafka.bootstrap_servers;
-            settings.kafka.bootstrap_servers = format!("{configured},{servers}");
-        }
-        settings
-    }
-
-    /// Returns the addresses that the brokers advertise now, if any broker answers.
-    pub(super) fn advertised_servers(&self) -> Option<String> {
+    /// `kafka.bootstrap_servers` was written. `None` if no broker answers.
+    pub(super) fn current_servers(&self) -> Option<String> {
         let topic = self.specs.first().map_or("", |spec| &spec.name);
-        self.admin.advertised_servers(topic, CHECK_TIMEOUT).ok()
+        let advertised = self.admin.advertised_servers(topic, CHECK_TIMEOUT).ok()?;
+        Some(format!("{},{advertised}", self.configured_servers))
     }
 
     /// Watches the topics until the process stops: explains what is wrong with

@@ -75,6 +75,18 @@ impl<'c> Batch<'c> {
         }
     }
 
+    /// Removes the records after the first `len`. Returns the offset of the first
+    /// one removed of each partition.
+    pub(super) fn truncate(&mut self, len: usize) -> BTreeMap<i32, i64> {
+        let mut removed = BTreeMap::new();
+        for record in self.records.drain(len.min(self.records.len())..) {
+            removed.entry(record.partition()).or_insert(record.offset());
+            self.bytes -= bytes_of(&record);
+        }
+        self.next_offsets.extend(&removed);
+        removed
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.next_offsets.is_empty() && self.expired.is_empty() && self.outdated.is_empty()
     }

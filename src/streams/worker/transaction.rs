@@ -19,9 +19,6 @@ use crate::streams::stream::Stream;
 
 /// The pause before what the cluster has denied is tried again.
 const DENIED_PAUSE: Duration = Duration::from_secs(5);
-/// The number of failed transactions in a row after which a stream is no longer
-/// ready.
-const STANDSTILL: u32 = 3;
 
 impl<'c, S: Stream> Worker<'c, S> {
     /// Prepares for the next transaction. Retries if the cluster denies the
@@ -53,7 +50,11 @@ impl<'c, S: Stream> Worker<'c, S> {
                 batch.clear();
                 Ok(())
             }
-            Err(error @ TransactionError::Fenced(_)) => Err(error.into()),
+            Err(error @ TransactionError::Fenced(_)) => {
+                // It may have taken too long.
+                self.batch_size.count_failed(batch.records.len());
+                Err(error.into())
+            }
             Err(
                 TransactionError::Failed(error)
                 | TransactionError::Unknown(error)
@@ -65,7 +66,9 @@ impl<'c, S: Stream> Worker<'c, S> {
     fn complete(&mut self, batch: &Batch<'c>, overlay: Overlay<'_, S>) {
         fail_point(7);
         self.apply_committed(batch, overlay);
-        if std::mem::take(&mut self.failed_in_a_row) >= STANDSTILL || self.is_denied {
+        let was_unready = self.batch_size.is_at_standstill() || self.is_denied;
+        self.batch_size.count_committed();
+        if was_unready {
             self.is_denied = false;
             self.update_readiness();
         }
@@ -117,7 +120,7 @@ impl<'c, S: Stream> Worker<'c, S> {
         error: &KafkaError,
         stop: &Stop,
     ) -> Result<(), StreamError> {
-        self.report_failure(error);
+        self.report_failure(error, batch);
         stop.wait(if self.is_denied {
             DENIED_PAUSE
         } else {
@@ -133,15 +136,23 @@ impl<'c, S: Stream> Worker<'c, S> {
             let overlay = Overlay::of(batch, &self.stores, self.config.max_state_record_bytes);
             self.complete(batch, overlay);
             batch.clear();
+        } else {
+            self.shrink(batch)?;
         }
         Ok(())
     }
 
+    /// Takes the records that are too many out of the batch. The consumer delivers
+    /// them again.
+    fn shrink(&self, batch: &mut Batch<'c>) -> Result<(), StreamError> {
+        let removed = batch.truncate(self.batch_size.records());
+        self.consumer.seek(&removed).map_err(StreamError::Consumer)
+    }
+
     /// Counts and logs a failed transaction. Ends readiness if there were several
     /// in a row, or if a right is missing.
-    fn report_failure(&mut self, error: &KafkaError) {
+    fn report_failure(&mut self, error: &KafkaError, batch: &Batch<'_>) {
         self.metrics.count_aborted();
-        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let denial = self.transactions.denial().map(|denial| denial.to_string());
         // The same right is still missing, and was logged.
         if !self.is_denied || denial.is_none() {
@@ -151,7 +162,10 @@ impl<'c, S: Stream> Worker<'c, S> {
         if let Some(reason) = denial {
             self.is_denied = true;
             self.restored.set(false, &reason);
-        } else if self.failed_in_a_row >= STANDSTILL {
+            return;
+        }
+        self.batch_size.count_failed(batch.records.len());
+        if self.batch_size.is_at_standstill() {
             let reason = format!("transactions fail again and again: {error}");
             self.restored.set(false, &reason);
         }

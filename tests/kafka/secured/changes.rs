@@ -12,7 +12,7 @@ use crate::support::http;
 use crate::support::kafka_cluster::secured;
 use crate::support::load::{Load, Report, Until};
 use crate::support::northbridge::{Northbridge, run};
-use crate::support::records::read_topic;
+use crate::support::records::{NewRecord, produce, read_topic};
 
 /// The least time for which the quota holds some push back.
 const THROTTLED: Duration = Duration::from_secs(2);
@@ -54,6 +54,46 @@ fn a_user_that_a_quota_throttles_loses_nothing() {
     // Without the quota, no push waits for longer than the load itself takes.
     assert!(report.slowest() > THROTTLED, "{:?}", report.slowest());
     assert_all_stored(&installation, &report);
+}
+
+#[test]
+fn a_batch_that_is_too_large_for_the_quota_is_halved_until_it_is_written_in_time() {
+    let installation = Installation::with_topics("halved", Way::Plain);
+    let user = user_with(&installation.rights("command-status"));
+    let commands = 1_500_usize;
+    let record = |number: usize| {
+        let id = number.to_string();
+        NewRecord::keyed(id.clone(), bodies::message_confirm(&id, "device", "sent"))
+    };
+    let records: Vec<_> = (0..commands).map(record).collect();
+    let bootstrap = secured::cluster().bootstrap();
+    let topic = |name: &str| format!("{}{name}", installation.prefix);
+    produce(&bootstrap, &topic("command-status"), &records);
+
+    // Their states have about 450 kB, of which the shortest transaction timeout
+    // and the broker's average over ten seconds leave time for less.
+    secured::cluster().set_quota(&user, "producer_byte_rate", 20_000.0);
+    let mut settings = installation.settings(&user);
+    set(&mut settings, "streams.transaction_timeout_ms", "10000");
+    // The broker answers a request before it holds the next one back.
+    set(&mut settings, "kafka.options.batch.num.messages", "20");
+    let process = start("command-status", &settings);
+    let transactions = |result: &str| {
+        process.metric(
+            "northbridge_stream_transactions_total",
+            &["command-status", result],
+        )
+    };
+    eventually("large batches fail", || {
+        (transactions("aborted") >= 2.0).then_some(())
+    });
+    for share in 1..=5 {
+        eventually("smaller ones are committed", || {
+            let states = read_topic(&bootstrap, &topic("command-state"));
+            (states.len() >= share * commands / 5).then_some(())
+        });
+    }
+    assert!(transactions("committed") >= 3.0);
 }
 
 #[test]

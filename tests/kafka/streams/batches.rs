@@ -29,6 +29,22 @@ fn a_batch_is_bounded_in_bytes() {
     assert_eq!(states(&topics, "command-state").len(), RECORDS);
 }
 
+#[test]
+fn batches_grow_with_the_lag() {
+    let topics = backlog("lag");
+    let process = topics.start("command-status", &[]);
+    topics.wait_until_caught_up();
+    let of_backlog = committed(&process);
+    assert!(of_backlog <= 5.0, "{of_backlog} transactions");
+    for number in 0..5 {
+        let id = format!("late-{number}");
+        let late = NewRecord::keyed(id.clone(), bodies::message_confirm(&id, "device", "sent"));
+        topics.write("command-status", &[late]);
+        topics.wait_until_caught_up();
+    }
+    assert!((committed(&process) - of_backlog - 5.0).abs() < 0.5);
+}
+
 /// Topics with records that are all in one partition.
 fn backlog(test: &str) -> Topics {
     let topics = Topics::create(shared().bootstrap(), test, &[]);
