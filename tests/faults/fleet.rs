@@ -2,6 +2,7 @@
 //! stream processes, one per zone. A process that exits is restarted, as an
 //! orchestrator does.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,12 +23,26 @@ const FEW_IN_FLIGHT: f64 = 20.0;
 const LONG_OUTAGE_S: f64 = 1.0;
 /// How long an orchestrator takes to restart a killed process.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// What a stream process logs that ends because librdkafka does not return.
+const STUCK_CALL: &str = "transactional call does not return";
 
 /// All processes; dropping it kills them.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     instances: Arc<Vec<Instance>>,
+    /// The number of [`Unsupervised`] that exist.
+    unsupervised: Arc<AtomicUsize>,
     poller: Option<Poller>,
+}
+
+/// The time in which nothing would restart a process.
+#[derive(Debug)]
+pub(crate) struct Unsupervised(Arc<AtomicUsize>);
+
+impl Drop for Unsupervised {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One process and its successors after each restart.
@@ -69,10 +84,16 @@ impl Fleet {
         let instances = Arc::new(instances);
         instances.iter().for_each(Instance::launch);
         instances.iter().for_each(Instance::wait_until_ready);
-        let shared = Arc::clone(&instances);
-        let poller = Poller::start(move || shared.iter().for_each(Instance::restart_if_exited));
+        let unsupervised = Arc::new(AtomicUsize::new(0));
+        let (shared, without) = (Arc::clone(&instances), Arc::clone(&unsupervised));
+        let poller = Poller::start(move || {
+            let is_supervised = without.load(Ordering::Relaxed) == 0;
+            let instances = shared.iter();
+            instances.for_each(|instance| instance.restart_if_exited(is_supervised));
+        });
         Self {
             instances,
+            unsupervised,
             poller: Some(poller),
         }
     }
@@ -85,6 +106,19 @@ impl Fleet {
         self.instances
             .iter()
             .filter(|instance| instance.is_ingress())
+    }
+
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &Instance> {
+        self.instances
+            .iter()
+            .filter(|instance| !instance.is_ingress())
+    }
+
+    /// Makes it a violation that a process ends by itself, until the returned value
+    /// is dropped. It is restarted all the same, so that the run can go on.
+    pub(crate) fn without_supervisor(&self) -> Unsupervised {
+        self.unsupervised.fetch_add(1, Ordering::Relaxed);
+        Unsupervised(Arc::clone(&self.unsupervised))
     }
 
     pub(crate) fn wait_until_ready(&self) {
@@ -121,7 +155,22 @@ impl Instance {
     pub(crate) fn terminate(&self) {
         self.journal.fault("process terminated", &self.name);
         let mut process = self.process();
-        if let Some(process) = &*process {
+        self.drain(&process);
+        self.restart(&mut process);
+    }
+
+    /// Sends SIGTERM and waits for the drain. Nothing restarts it before
+    /// [`Instance::launch`].
+    pub(crate) fn stop(&self) {
+        let mut process = self.process();
+        self.drain(&process);
+        if let Some(ended) = process.take() {
+            self.journal.keep_log(&self.name, &ended.log());
+        }
+    }
+
+    fn drain(&self, process: &Option<Northbridge>) {
+        if let Some(process) = process {
             // A process that is still starting has no signal handler yet.
             let _listening = process.admin_address();
             let signalled = Instant::now();
@@ -137,7 +186,6 @@ impl Instance {
                     .violation(format!("{} exited with {code} after SIGTERM", self.name));
             }
         }
-        self.restart(&mut process);
     }
 
     /// Sends SIGSTOP and, after `time`, SIGCONT. An ingress is frozen only while
@@ -192,7 +240,7 @@ impl Instance {
             .map_or(0.0, |process| process.metric(name, labels))
     }
 
-    fn launch(&self) {
+    pub(crate) fn launch(&self) {
         self.restart(&mut self.process());
     }
 
@@ -217,17 +265,23 @@ impl Instance {
     }
 
     /// Restarts the process if it exited by itself. Only a stream process may, with
-    /// [`UNSETTLED`].
-    fn restart_if_exited(&self) {
+    /// [`UNSETTLED`]; without a supervisor only because of [`STUCK_CALL`].
+    fn restart_if_exited(&self, is_supervised: bool) {
         // The holder of the lock is restarting it already.
         let Ok(mut process) = self.process.try_lock() else {
             return;
         };
-        let Some(code) = process.as_ref().and_then(Northbridge::exit_code) else {
+        let exited = process
+            .as_ref()
+            .and_then(|process| Some((process.exit_code()?, process.last_error())));
+        let Some((code, error)) = exited else {
             return;
         };
-        let expected = code == UNSETTLED && !self.is_ingress();
-        let text = format!("{} exited by itself with {code}", self.name);
+        let cause = error.unwrap_or_else(|| format!("exit code {code}"));
+        let is_stuck = cause.starts_with(STUCK_CALL);
+        let expected = code == UNSETTLED && !self.is_ingress() && (is_supervised || is_stuck);
+        let text = format!("{} exited by itself with {code}: {cause}", self.name);
+        self.journal.count_ended(cause);
         if expected {
             self.journal.annotate(&text);
         } else {

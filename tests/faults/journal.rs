@@ -29,6 +29,7 @@ pub(crate) struct Journal {
 struct Entries {
     annotations: File,
     faults: BTreeMap<String, u32>,
+    ended: BTreeMap<String, u32>,
     violations: Vec<String>,
     logs: BTreeMap<String, u32>,
 }
@@ -48,6 +49,7 @@ impl Journal {
             entries: Mutex::new(Entries {
                 annotations,
                 faults: BTreeMap::new(),
+                ended: BTreeMap::new(),
                 violations: Vec::new(),
                 logs: BTreeMap::new(),
             }),
@@ -74,6 +76,11 @@ impl Journal {
     pub(crate) fn fault(&self, kind: &str, what: &str) {
         *self.entries().faults.entry(kind.to_owned()).or_default() += 1;
         self.annotate(&format!("{kind}: {what}"));
+    }
+
+    /// Counts a process that ended by itself, by cause.
+    pub(crate) fn count_ended(&self, cause: String) {
+        *self.entries().ended.entry(cause).or_default() += 1;
     }
 
     /// Records an event, such as the end of a fault.
@@ -117,6 +124,11 @@ impl Journal {
     /// How often each kind of fault was injected.
     pub(crate) fn faults(&self) -> BTreeMap<String, u32> {
         self.entries().faults.clone()
+    }
+
+    /// How many processes ended by themselves for each cause.
+    pub(crate) fn ended(&self) -> BTreeMap<String, u32> {
+        self.entries().ended.clone()
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {

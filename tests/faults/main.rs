@@ -30,6 +30,7 @@ mod plan;
 mod recovery;
 mod simulation;
 mod stalls;
+mod streams;
 mod tables;
 mod testbed;
 
@@ -49,8 +50,10 @@ fn no_fault_loses_an_acknowledged_push() {
         phases::quiet(&testbed);
         phases::one_broker_killed(&testbed, &mut random);
         phases::one_broker_frozen(&testbed, &mut random);
+        streams::short_freezes(&testbed, &mut random);
         mix::mix(&testbed, &mut random);
         phases::full_disk(&testbed);
+        streams::lost_offsets(&testbed);
         phases::rolling_restart(&testbed);
         phases::all_brokers_gone(&testbed);
         if testbed.journal.started().elapsed() >= testbed.plan.duration {

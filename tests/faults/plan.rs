@@ -36,7 +36,7 @@ impl Plan {
         self.directory.join(name).display().to_string()
     }
 
-    /// Reads the environment. The default is one round, which takes five minutes,
+    /// Reads the environment. The default is one round, which takes eight minutes,
     /// with a random seed.
     pub(crate) fn from_environment() -> Self {
         let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..1 << 32));

@@ -9,15 +9,21 @@ use crate::testbed::Testbed;
 /// Writes the tables to `outcome.md` in the run's directory, and prints them.
 pub(crate) fn report(testbed: &Testbed) {
     let mut text = String::new();
-    faults(&mut text, testbed);
+    let journal = &testbed.journal;
+    counts(&mut text, "fault", &journal.faults());
+    counts(
+        &mut text,
+        "processes that ended by themselves",
+        &journal.ended(),
+    );
     loads(&mut text, &testbed.results());
     testbed.journal.keep("outcome.md", &text);
     testbed.journal.print(&format!("results:\n{text}"));
 }
 
-fn faults(text: &mut String, testbed: &Testbed) {
-    text.push_str("| fault | times |\n|---|---:|\n");
-    for (kind, times) in testbed.journal.faults() {
+fn counts(text: &mut String, title: &str, counts: &BTreeMap<String, u32>) {
+    let _ = write!(text, "| {title} | times |\n|---|---:|\n");
+    for (kind, times) in counts {
         let _ = writeln!(text, "| {kind} | {times} |");
     }
     text.push('\n');

@@ -74,6 +74,16 @@ impl Testbed {
         }
     }
 
+    /// The consumer group of a stage, as `streams.group_prefix` makes it by default.
+    pub(crate) fn group(&self, stage: &str) -> String {
+        format!("northbridge.{}{stage}", self.prefix)
+    }
+
+    /// Creates the topics that do not exist.
+    pub(crate) fn create_topics(&self) {
+        create_topics(&self.cluster.bootstrap(), &self.prefix);
+    }
+
     pub(crate) fn reference_topic(&self) -> String {
         format!("{}{REFERENCE_TOPIC}", self.prefix)
     }

@@ -32,6 +32,9 @@ mod properties;
 mod requests;
 pub mod secured;
 
+/// The partitions of the topics in which brokers keep groups and transactions.
+const INTERNAL_PARTITIONS: i32 = 6;
+
 /// The environment variable with the bootstrap servers of an external cluster,
 /// which replaces the shared one.
 const EXTERNAL: &str = "NORTHBRIDGE_TEST_KAFKA";
@@ -221,6 +224,16 @@ impl Cluster {
         })
     }
 
+    /// The index of the broker that coordinates a group, which must have met once.
+    pub fn group_coordinator(&self, group: &str) -> usize {
+        self.leader_of("__consumer_offsets", internal_partition(group))
+    }
+
+    /// The index of the broker that coordinates the transactions of an id.
+    pub fn transaction_coordinator(&self, id: &str) -> usize {
+        self.leader_of("__transaction_state", internal_partition(id))
+    }
+
     /// Waits until every replica of every partition is in sync, so that the next
     /// fault hits a healthy cluster.
     ///
@@ -376,4 +389,13 @@ impl Drop for ClusterSlot {
         *SLOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
         SLOT_FREED.notify_one();
     }
+}
+
+/// The partition of an internal topic that holds a group or a transactional id:
+/// Java's `String.hashCode` modulo their number. Its leader is the coordinator.
+fn internal_partition(name: &str) -> i32 {
+    let hash = name.bytes().fold(0_i32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
+    });
+    (hash & i32::MAX) % INTERNAL_PARTITIONS
 }

@@ -105,6 +105,14 @@ impl Northbridge {
         self.log.state().lines.clone()
     }
 
+    /// The message of the last error that was logged, of a program that has ended
+    /// and logs JSON.
+    pub fn last_error(&self) -> Option<String> {
+        let log = self.log.complete();
+        let error = log.lines().rev().find(|line| is_error(line))?;
+        field(error, "message")
+    }
+
     /// All lines of the standard output so far.
     pub fn output(&self) -> Vec<String> {
         self.output.state().lines.clone()
@@ -307,6 +315,10 @@ fn command(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
         program.env(format!("NORTHBRIDGE__{name}"), value);
     }
     program
+}
+
+fn is_error(line: &str) -> bool {
+    field(line, "level").as_deref() == Some("ERROR")
 }
 
 /// A field of a JSON log line, at the top level or inside `fields`.

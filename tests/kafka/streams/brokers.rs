@@ -36,11 +36,12 @@ fn killing_brokers_and_coordinators_loses_no_record() {
         let group = topics.group("upgrade-result");
         let host = rustix::system::uname();
         let transactions = format!("{group}.{}", host.nodename().to_string_lossy());
-        for (topic, name) in [
-            ("__consumer_offsets", group),
-            ("__transaction_state", transactions),
-        ] {
-            let coordinator = cluster.leader_of(topic, coordinator_partition(&name));
+        let coordinators: [&dyn Fn() -> usize; 2] =
+            [&|| cluster.group_coordinator(&group), &|| {
+                cluster.transaction_coordinator(&transactions)
+            }];
+        for coordinator in coordinators {
+            let coordinator = coordinator();
             cluster.broker(coordinator).kill();
             processes.iter().for_each(wait_for_more_commits);
             cluster.broker(coordinator).restart();
@@ -121,14 +122,4 @@ fn committed(process: &Northbridge) -> Vec<f64> {
 
 fn stages(process: &Northbridge) -> usize {
     committed(process).len()
-}
-
-/// The partition of the internal topic that is responsible for a group or a
-/// transactional ID: Java's `String.hashCode` modulo six partitions. Its leader
-/// is the coordinator.
-pub(super) fn coordinator_partition(name: &str) -> i32 {
-    let hash = name.bytes().fold(0_i32, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
-    });
-    (hash & i32::MAX) % 6
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::brokers::coordinator_partition;
 use super::input::Input;
 use super::instances::{STAGES, STREAM_COMMANDS, named, wait_for_assignment};
 use super::outputs::assert_equal_to_model;
@@ -129,10 +128,7 @@ fn start_at_one_coordinator(
     topics: &Topics,
     way: &str,
 ) -> (usize, Vec<Northbridge>) {
-    let coordinator = |topics: &Topics| {
-        let partition = coordinator_partition(&topics.group("command-status"));
-        cluster.leader_of("__consumer_offsets", partition)
-    };
+    let coordinator = |topics: &Topics| cluster.group_coordinator(&topics.group("command-status"));
     let start = |topics: &Topics| topics.start("command-status", &[]);
     let mut groups = (0..).map(|number| topics.with_group_prefix(&format!("{way}-{number}.")));
     let first = groups.next().expect("there is no last");

@@ -3,19 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::input::Input;
 use super::outputs::{assert_states_equal_to_model, states};
 use super::topics::{GROUPS, Topics};
-use crate::support::eventually;
+use crate::support::groups::{change_offsets, delete_group};
 use crate::support::kafka_cluster::shared;
-use crate::support::records::{NewRecord, Record, block_on};
+use crate::support::records::{NewRecord, Record};
 
 const STATE_TOPICS: [&str; 3] = ["command-state", "device-software", "upgrade-operation"];
 
@@ -91,40 +87,18 @@ fn process_everything(topics: &Topics) {
     }
 }
 
-/// Deletes the groups, with their offsets, as soon as they are empty.
+/// Deletes the groups of all stages.
 pub(super) fn delete_groups(topics: &Topics) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &topics.bootstrap)
-        .create()
-        .unwrap();
     for (stage, _) in GROUPS {
-        let group = topics.group(stage);
-        eventually(&format!("{group} is empty and deleted"), || {
-            let deleted = block_on(admin.delete_groups(&[&group], &AdminOptions::new()));
-            deleted.ok()?.pop()?.ok()
-        });
+        delete_group(&topics.bootstrap, &topics.group(stage));
     }
 }
 
-/// Commits this offset for every partition, as `kafka-consumer-groups
-/// --reset-offsets` does.
+/// Commits this offset for every partition of every input.
 pub(super) fn reset_offsets(topics: &Topics, offset: i64) {
     for (stage, topic) in GROUPS {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &topics.bootstrap)
-            .set("group.id", topics.group(stage))
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in 0..6 {
-            let offset = Offset::Offset(offset);
-            list.add_partition_offset(&topics.name(topic), partition, offset)
-                .unwrap();
-        }
-        // Brokers reject it while the group has members.
-        eventually(&format!("the offsets of {stage} are reset"), || {
-            consumer.commit(&list, CommitMode::Sync).ok()
-        });
+        let (group, topic) = (topics.group(stage), topics.name(topic));
+        change_offsets(&topics.bootstrap, &group, &topic, |_| offset);
     }
 }
 
