@@ -75,6 +75,8 @@ enum ProducerState {
     /// It has no epoch.
     New,
     Initialized,
+    /// A transaction is open.
+    Open,
     /// A call has failed, so another producer must take its place.
     Failed,
 }
@@ -193,8 +195,8 @@ impl Transactions {
     }
 
     /// Prepares for the next transaction, if necessary with a new producer: no
-    /// earlier transaction is open then, and no request of one can arrive any
-    /// more. Retries for as long as `keep_trying` returns true. Returns whether
+    /// earlier transaction is open then, whatever its caller has made of it, and no
+    /// request of one can arrive any more. Retries for as long as `keep_trying` returns true. Returns whether
     /// it succeeded.
     ///
     /// # Errors
@@ -209,7 +211,8 @@ impl Transactions {
         match self.state.get() {
             ProducerState::New => self.init(keep_trying),
             ProducerState::Initialized if !self.context().has_lost_requests() => Ok(true),
-            ProducerState::Initialized | ProducerState::Failed => {
+            // The caller has given up a transaction that is still open.
+            ProducerState::Initialized | ProducerState::Open | ProducerState::Failed => {
                 self.update_servers();
                 self.renew()?;
                 self.init(keep_trying)
@@ -236,7 +239,10 @@ impl Transactions {
             "replacing the transactional producer"
         );
         let created = create(&self.config, &self.failures).map_err(TransactionError::Failed)?;
-        if self.state.get() == ProducerState::Failed {
+        if matches!(
+            self.state.get(),
+            ProducerState::Open | ProducerState::Failed
+        ) {
             self.try_abort();
         }
         let abandoned = std::mem::replace(&mut self.producer, created);
@@ -308,7 +314,9 @@ impl Transactions {
     pub(crate) fn begin(&self) -> Result<(), TransactionError> {
         self.producer
             .begin_transaction()
-            .map_err(|error| self.fail(error))
+            .map_err(|error| self.fail(error))?;
+        self.state.set(ProducerState::Open);
+        Ok(())
     }
 
     /// Queues a record, which [`Transactions::commit`] sends at the latest.
@@ -373,6 +381,7 @@ impl Transactions {
     pub(crate) fn commit(&self, keep_trying: impl Fn() -> bool) -> Result<(), TransactionError> {
         let commit = || self.producer.commit_transaction(CALL_TIMEOUT);
         self.call(commit, keep_trying).map_err(unless_committed)?;
+        self.state.set(ProducerState::Initialized);
         self.failures.all_allowed(Operation::Write);
         Ok(())
     }

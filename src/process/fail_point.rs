@@ -3,16 +3,19 @@
 
 /// Marks step `step`. If `NORTHBRIDGE_FAIL_POINT` is `step:count`, the process
 /// sends itself SIGKILL at the `count`-th pass; if it is `step:count:STOP`,
-/// SIGSTOP.
+/// SIGSTOP; with `step:count:STOP:seconds` it goes on only so long after it was
+/// resumed.
 #[cfg(debug_assertions)]
 pub(crate) fn fail_point(step: u32) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     struct FailPoint {
         step: u32,
         passes_left: AtomicU64,
         signal: String,
+        pause: Duration,
     }
 
     static FAIL_POINT: LazyLock<Option<FailPoint>> = LazyLock::new(|| {
@@ -22,6 +25,7 @@ pub(crate) fn fail_point(step: u32) {
             step: parts.next()?.parse().ok()?,
             passes_left: AtomicU64::new(parts.next()?.parse().ok()?),
             signal: parts.next().unwrap_or("KILL").to_owned(),
+            pause: Duration::from_secs(parts.next().unwrap_or("0").parse().ok()?),
         })
     });
     if let Some(point) = &*FAIL_POINT
@@ -32,6 +36,7 @@ pub(crate) fn fail_point(step: u32) {
         let _ = std::process::Command::new("kill")
             .args([&format!("-{}", point.signal), &id])
             .status();
+        std::thread::sleep(point.pause);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::batch::Batch;
 use super::overlay::Overlay;
@@ -91,7 +91,9 @@ impl<'c, S: Stream> Worker<'c, S> {
         let group = self
             .consumer
             .group_metadata()
-            .ok_or(TransactionError::Failed(KafkaError::Canceled))?;
+            .ok_or(TransactionError::Failed(KafkaError::Global(
+                RDKafkaErrorCode::UnknownMemberId,
+            )))?;
         self.transactions.send_offsets(&offsets, &group)?;
         fail_point(6);
         self.transactions.commit(|| true)?;

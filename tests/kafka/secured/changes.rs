@@ -12,7 +12,7 @@ use crate::support::http;
 use crate::support::kafka_cluster::secured;
 use crate::support::load::{Load, Report, Until};
 use crate::support::northbridge::{Northbridge, run};
-use crate::support::records::{NewRecord, produce, read_topic};
+use crate::support::records::{Isolation, NewRecord, produce, read_topic, read_topic_as};
 
 /// The least time for which the quota holds some push back.
 const THROTTLED: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ fn a_user_that_a_quota_throttles_loses_nothing() {
 fn a_batch_that_is_too_large_for_the_quota_is_halved_until_it_is_written_in_time() {
     let installation = Installation::with_topics("halved", Way::Plain);
     let user = user_with(&installation.rights("command-status"));
-    let commands = 1_500_usize;
+    let commands = 2_500_usize;
     let record = |number: usize| {
         let id = number.to_string();
         NewRecord::keyed(id.clone(), bodies::message_confirm(&id, "device", "sent"))
@@ -70,8 +70,9 @@ fn a_batch_that_is_too_large_for_the_quota_is_halved_until_it_is_written_in_time
     let topic = |name: &str| format!("{}{name}", installation.prefix);
     produce(&bootstrap, &topic("command-status"), &records);
 
-    // Their states have about 450 kB, of which the shortest transaction timeout
-    // and the broker's average over ten seconds leave time for less.
+    // Their states have about 500 kB. The shortest transaction timeout leaves time
+    // for 200 kB, and for as much again at first, because the broker averages over
+    // ten seconds.
     secured::cluster().set_quota(&user, "producer_byte_rate", 20_000.0);
     let mut settings = installation.settings(&user);
     set(&mut settings, "streams.transaction_timeout_ms", "10000");
@@ -87,13 +88,11 @@ fn a_batch_that_is_too_large_for_the_quota_is_halved_until_it_is_written_in_time
     eventually("large batches fail", || {
         (transactions("aborted") >= 2.0).then_some(())
     });
-    for share in 1..=5 {
-        eventually("smaller ones are committed", || {
-            let states = read_topic(&bootstrap, &topic("command-state"));
-            (states.len() >= share * commands / 5).then_some(())
-        });
-    }
-    assert!(transactions("committed") >= 3.0);
+    eventually("a smaller one is committed", || {
+        (transactions("committed") >= 1.0).then_some(())
+    });
+    let states = read_topic_as(&bootstrap, &topic("command-state"), Isolation::Committed).len();
+    assert!(states > 0 && states <= commands / 2, "{states} states");
 }
 
 #[test]

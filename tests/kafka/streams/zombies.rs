@@ -44,14 +44,25 @@ fn a_zombie_that_has_not_sent_its_offsets_is_rejected_and_continues() {
             (NAMELESS, "4:4:STOP"),
             (NAMELESS, "5:4:STOP"),
         ] {
-            scope.spawn(move || refused_before_its_offsets(name, at));
+            scope.spawn(move || refused_before_its_offsets(name, at, &[]));
         }
     });
 }
 
-fn refused_before_its_offsets(name: Option<&str>, at: &str) {
+/// Its own open transaction would keep it from restoring any of its partitions,
+/// and nobody else from reading them.
+#[test]
+fn a_zombie_that_is_no_member_any_more_before_it_sends_its_offsets_ends_its_transaction() {
+    let one_batch = [
+        ("streams.max_batch_records", "1000"),
+        ("streams.max_batch_wait_ms", "1000"),
+    ];
+    refused_before_its_offsets(NAMED, "5:1:STOP:3", &one_batch);
+}
+
+fn refused_before_its_offsets(name: Option<&str>, at: &str, batches: &[(&str, &str)]) {
     let mut fixture = Fixture::new("zombie", "command-status", LONG);
-    let zombie = fixture.freeze(name, at);
+    let zombie = fixture.freeze(name, at, batches);
     let successor = fixture.start(Some("successor"));
     fixture.write();
     fixture.topics.wait_until_caught_up();
@@ -82,7 +93,7 @@ fn a_successor_with_the_same_name_fences_the_zombie_without_waiting_for_a_timeou
 /// If both have the same name, one of the two may end.
 fn fenced_by_its_successor(test: &str, time_out: (&str, &str), name: Option<&str>) {
     let mut fixture = Fixture::new(test, "upgrade-result", time_out);
-    let zombie = fixture.freeze(NAMED, "6:4:STOP");
+    let zombie = fixture.freeze(NAMED, "6:4:STOP", &[]);
     let successor = fixture.start(name);
     fixture.write();
     fixture.topics.wait_until_caught_up();
@@ -161,11 +172,12 @@ impl Fixture {
 
     /// Starts a process that freezes in the middle of its transactions, with input
     /// left.
-    fn freeze(&mut self, name: Option<&str>, at: &str) -> Northbridge {
+    fn freeze(&mut self, name: Option<&str>, at: &str, batches: &[(&str, &str)]) -> Northbridge {
         self.write();
+        let settings = [&settings(name), batches].concat();
         let zombie = self
             .topics
-            .start_with_fail_point(self.command, &settings(name), at);
+            .start_with_fail_point(self.command, &settings, at);
         wait_until_frozen(&zombie);
         zombie
     }
