@@ -134,5 +134,5 @@ fn text(object: &Object, name: &str) -> Option<String> {
 }
 
 fn usable_id(object: &Object, name: &str) -> Option<String> {
-    text(object, name).filter(|id| (1..=256).contains(&id.len()))
+    text(object, name).filter(|id| (1..=512).contains(&id.len()))
 }

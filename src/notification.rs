@@ -37,8 +37,8 @@ use push::Push;
 
 /// The longest id that can be a key, in bytes of its decoded text.
 ///
-/// The published limit is 128 characters; this is two bytes for each.
-pub const MAX_ID_BYTES: usize = 256;
+/// The published limit is 128 characters, of up to four bytes each.
+pub const MAX_ID_BYTES: usize = 512;
 
 /// Reads one push.
 ///
@@ -55,8 +55,8 @@ pub fn read(body: &[u8], rules: Rules) -> Result<Notification<'_>, Unreadable<'_
     let text = scan::utf8(body).map_err(|cause| Unreadable::new(cause, Subject::unknown()))?;
     let push = Push::scan(text).map_err(|cause| Unreadable::new(cause, Subject::unknown()))?;
     let Some(identity) = push.identity() else {
-        let subject = other::subject_of_unknown(&push);
-        return Err(Unreadable::new(Cause::UnknownShape, subject));
+        return other::read_unknown(&push)
+            .ok_or_else(|| Unreadable::new(Cause::UnknownShape, Subject::unknown()));
     };
     match identity.notify_type.category() {
         Category::CommandStatus => command_status::read(&push, rules),

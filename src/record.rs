@@ -12,6 +12,9 @@ use crate::headers;
 use crate::notification::{Category, Notification, NotifyType, Unreadable};
 use crate::topics::Topic;
 
+/// The longest content type of a sender that is kept.
+const MAX_CONTENT_TYPE_BYTES: usize = 256;
+
 /// A record to store in one of the ingress's topics.
 ///
 /// Both constructors read topic, key and headers from the push itself, so that
@@ -47,6 +50,7 @@ struct CloudEvent {
 
 #[derive(Debug, Clone)]
 struct DeadLetter {
+    content_type: Bytes,
     reason: &'static str,
     detail: String,
 }
@@ -79,11 +83,12 @@ impl KeyedRecord {
     }
 
     /// Makes the dead letter of a push that could not be read: the bytes as
-    /// received, keyed if an id could be read.
+    /// received, keyed if an id could be read. `content_type` is the sender's own.
     pub(crate) fn from_unreadable(
         body: &Bytes,
         unreadable: &Unreadable<'_>,
         arrival: Arrival,
+        content_type: Option<&[u8]>,
     ) -> Self {
         Self {
             topic: Topic::DeadLetter,
@@ -97,6 +102,7 @@ impl KeyedRecord {
                 arrival,
             },
             dead_letter: Some(DeadLetter {
+                content_type: presentable_type(content_type),
                 reason: unreadable.reason(),
                 detail: unreadable.to_string(),
             }),
@@ -158,7 +164,11 @@ impl KeyedRecord {
             headers = add(headers, headers::CE_SUBJECT, subject);
         }
         headers = add(headers, headers::CE_TIME, time.as_bytes());
-        headers = add(headers, headers::CONTENT_TYPE, b"application/json");
+        let content_type = self
+            .dead_letter
+            .as_ref()
+            .map_or(&b"application/json"[..], |letter| &letter.content_type);
+        headers = add(headers, headers::CONTENT_TYPE, content_type);
         if let Some(traceparent) = &arrival.traceparent {
             headers = add(headers, headers::TRACEPARENT, traceparent);
         }
@@ -168,6 +178,18 @@ impl KeyedRecord {
         }
         headers
     }
+}
+
+/// The sender's content type, if any consumer can show it.
+fn presentable_type(content_type: Option<&[u8]>) -> Bytes {
+    let is_visible = |byte: &u8| matches!(byte, b' '..=b'~');
+    content_type
+        .filter(|text| (1..=MAX_CONTENT_TYPE_BYTES).contains(&text.len()))
+        .filter(|text| text.iter().all(is_visible))
+        .map_or(
+            Bytes::from_static(b"application/octet-stream"),
+            Bytes::copy_from_slice,
+        )
 }
 
 /// Hashes the body to 128 bits in hex: equal exactly for a repeated push.

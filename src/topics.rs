@@ -9,9 +9,9 @@ use crate::config::Settings;
 /// The most bytes that the key, the headers and the framing of a record add to
 /// the body of a push.
 ///
-/// The key, the type and the subject are at most 256 bytes each, the path 512,
-/// the detail of a dead letter 512; the rest are fixed names and a record
-/// batch's own 61 bytes. A body of exactly `http.max_body_bytes` therefore
+/// The key and the subject are at most 512 bytes each, the type and the content
+/// type 256, the path 512, the detail of a dead letter 512; the rest are fixed
+/// names and a record batch's own 61 bytes. A body of exactly `http.max_body_bytes` therefore
 /// passes every limit that is at least this much larger.
 pub const RECORD_OVERHEAD_BYTES: u64 = 8 * 1024;
 

@@ -8,7 +8,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use encoding_rs::Encoding as Charset;
+use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Incoming};
@@ -37,12 +38,13 @@ pub(crate) struct ReceivedBody {
     pub(crate) corrupt_gzip: bool,
 }
 
-/// The encoding named by `Content-Encoding`.
+/// The encoding named by `Content-Encoding`. The name of a character set there, a
+/// common mistake of senders, says nothing about the encoding.
 ///
 /// # Errors
 ///
-/// Returns [`Refusal::UnsupportedEncoding`] for anything but `identity` and
-/// `gzip`, and for several encodings.
+/// Returns [`Refusal::UnsupportedEncoding`] for anything but `identity`, `gzip` and
+/// character sets, and for several encodings.
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     let Some(value) = values.next() else {
@@ -54,6 +56,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
         None if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") => {
             Ok(Encoding::Gzip)
         }
+        None if Charset::for_label(name).is_some() => Ok(Encoding::Identity),
         _ => Err(Refusal::UnsupportedEncoding),
     }
 }
@@ -164,6 +167,9 @@ fn compact(bytes: Bytes) -> Bytes {
 
 /// Decompresses step by step and reserves memory for each, so that a gzip bomb
 /// costs one step more than the limit, not what it expands to.
+///
+/// The data are one or more members (RFC 1952, 2.2); zeros after the last one are
+/// the padding of a block device or a buffer.
 async fn decompress(
     bytes: Bytes,
     limit: usize,
@@ -171,14 +177,18 @@ async fn decompress(
 ) -> Result<ReceivedBody, Refusal> {
     const STEP_BYTES: u64 = 64 * 1024;
     let mut plain = Vec::new();
-    let mut decoder = MultiGzDecoder::new(bytes.as_ref());
+    let mut member = GzDecoder::new(bytes.as_ref());
     loop {
-        match decoder.by_ref().take(STEP_BYTES).read_to_end(&mut plain) {
+        match member.by_ref().take(STEP_BYTES).read_to_end(&mut plain) {
             Ok(0) => {
-                return Ok(ReceivedBody {
-                    bytes: Bytes::from(plain),
-                    corrupt_gzip: false,
-                });
+                let rest = member.into_inner();
+                if rest.iter().all(|byte| *byte == 0) {
+                    return Ok(ReceivedBody {
+                        bytes: Bytes::from(plain),
+                        corrupt_gzip: false,
+                    });
+                }
+                member = GzDecoder::new(rest);
             }
             Ok(_) if plain.len() > limit => return Err(Refusal::BodyTooLarge { limit }),
             Ok(_) => reservation.cover(bytes.len() + plain.len()).await?,
@@ -204,13 +214,17 @@ mod tests {
     use hyper::header::HeaderValue;
 
     #[test]
-    fn only_identity_and_gzip_are_supported_in_any_case() {
-        let cases: [(&[&str], Result<Encoding, Refusal>); 8] = [
+    fn only_identity_gzip_and_character_sets_are_supported_in_any_case() {
+        let cases: [(&[&str], Result<Encoding, Refusal>); 12] = [
             (&[], Ok(Encoding::Identity)),
             (&["identity"], Ok(Encoding::Identity)),
             (&["Identity"], Ok(Encoding::Identity)),
             (&["gzip"], Ok(Encoding::Gzip)),
             (&[" GZIP "], Ok(Encoding::Gzip)),
+            (&["UTF-8"], Ok(Encoding::Identity)),
+            (&["utf8"], Ok(Encoding::Identity)),
+            (&["GBK"], Ok(Encoding::Identity)),
+            (&["gzip", "utf-8"], Err(Refusal::UnsupportedEncoding)),
             (&["br"], Err(Refusal::UnsupportedEncoding)),
             (&["gzip, gzip"], Err(Refusal::UnsupportedEncoding)),
             (&["gzip", "identity"], Err(Refusal::UnsupportedEncoding)),

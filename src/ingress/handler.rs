@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::Utc;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Version};
 use tokio_util::sync::CancellationToken;
@@ -201,7 +201,14 @@ impl Handler {
                 ))
             }
             (Err(unreadable), UnreadablePolicy::DeadLetter) => {
-                Ok(KeyedRecord::from_unreadable(bytes, &unreadable, arrival))
+                let content_type = push.head.headers.get(CONTENT_TYPE);
+                let content_type = content_type.map(HeaderValue::as_bytes);
+                Ok(KeyedRecord::from_unreadable(
+                    bytes,
+                    &unreadable,
+                    arrival,
+                    content_type,
+                ))
             }
             (Err(unreadable), UnreadablePolicy::Reject) => Err(Refusal::Unreadable {
                 reason: unreadable.reason(),

@@ -39,6 +39,8 @@ closed_list! {
         NotifyData = "notify_data",
         NotifyDataHeader = "notify_data.header",
         NotifyDataDeviceId = "notify_data.header.device_id",
+        DeviceIdIot = "deviceIdIot",
+        FlatDeviceId = "device_id",
     }
 }
 

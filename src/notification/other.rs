@@ -27,17 +27,19 @@ pub(super) fn read<'a>(push: &Push<'a>, identity: Identity<'a>) -> Notification<
     Notification::new(subject, search.drift)
 }
 
-/// The same ids in an object of unknown shape.
-pub(super) fn subject_of_unknown<'a>(push: &Push<'a>) -> Subject<'a> {
+/// Reads an object of unknown shape; `None` if it has no id at any of the same places.
+pub(super) fn read_unknown<'a>(push: &Push<'a>) -> Option<Notification<'a>> {
     let mut search = Search {
         drift: Drift::default(),
     };
+    search.drift.add(Field::NotifyType);
     let (device_id, key) = search.ids(push);
-    Subject {
+    let subject = Subject {
         device_id,
-        key,
+        key: Some(key?),
         ..Subject::unknown()
-    }
+    };
+    Some(Notification::new(subject, search.drift))
 }
 
 type Id<'a> = Option<Cow<'a, str>>;
@@ -57,7 +59,10 @@ impl Search {
         let device_id = self
             .id(Field::HeaderDeviceId, device_id)
             .or_else(|| self.usable(Field::HeaderFrom, from, value::device_in_path))
-            .or_else(|| self.device_of_envelope(push));
+            .or_else(|| self.device_of_envelope(push))
+            .or_else(|| self.id(Field::DeviceIdIot, push.device_id_iot))
+            .or_else(|| self.id(Field::FlatDeviceId, push.flat_device_id))
+            .or_else(|| self.id(Field::NotifyDataDeviceId, push.dotted_device_id));
         if device_id.is_some() {
             return (device_id.clone(), device_id);
         }
@@ -81,15 +86,17 @@ impl Search {
         self.usable(field, value, value::id)
     }
 
-    /// The id that `read` finds in a value. A value without a usable id is drift, an absent one is not.
+    /// The id that `read` finds in a value. A value without a usable id is drift, and so is a number;
+    /// an absent one is not.
     fn usable<'a>(
         &mut self,
         field: Field,
         value: Option<&'a RawValue>,
         read: fn(Option<&'a RawValue>) -> Result<Cow<'a, str>, IdProblem>,
     ) -> Id<'a> {
-        let id = read(Some(value?)).ok();
-        if id.is_none() {
+        let value = value?;
+        let id = read(Some(value)).ok();
+        if id.is_none() || value::is_number(value) {
             self.drift.add(field);
         }
         id

@@ -6,12 +6,14 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::MAX_ID_BYTES;
 use super::drift::{Drift, Field};
 use super::notify_type::NotifyType;
 use super::scan;
 use super::unreadable::Cause;
 use super::value;
+
+/// The longest name of a type that is kept.
+const MAX_NAME_BYTES: usize = 256;
 
 /// The values at the top level of a body, in the sender's bytes.
 pub(super) struct Push<'a> {
@@ -20,6 +22,9 @@ pub(super) struct Push<'a> {
     pub(super) header: Option<&'a RawValue>,
     pub(super) body: Option<&'a RawValue>,
     pub(super) device_id: Option<&'a RawValue>,
+    pub(super) device_id_iot: Option<&'a RawValue>,
+    pub(super) flat_device_id: Option<&'a RawValue>,
+    pub(super) dotted_device_id: Option<&'a RawValue>,
     pub(super) request_id: Option<&'a RawValue>,
     pub(super) command_id: Option<&'a RawValue>,
     pub(super) operation_id: Option<&'a RawValue>,
@@ -45,6 +50,9 @@ impl<'a> Push<'a> {
             header,
             body,
             device_id,
+            device_id_iot,
+            flat_device_id,
+            dotted_device_id,
             request_id,
             command_id,
             operation_id,
@@ -61,6 +69,9 @@ impl<'a> Push<'a> {
                 "header",
                 "body",
                 "deviceId",
+                "deviceIdIot",
+                "device_id",
+                "notify_data.header.device_id",
                 "requestId",
                 "commandId",
                 "operationId",
@@ -78,6 +89,9 @@ impl<'a> Push<'a> {
             header,
             body,
             device_id,
+            device_id_iot,
+            flat_device_id,
+            dotted_device_id,
             request_id,
             command_id,
             operation_id,
@@ -90,7 +104,8 @@ impl<'a> Push<'a> {
         })
     }
 
-    /// Identifies the push's type; `None` if it has none of the three shapes.
+    /// Identifies the push's type; `None` if it has none of the three shapes. A `notifyType` in
+    /// the header counts if there is none outside.
     pub(super) fn identity(&self) -> Option<Identity<'a>> {
         self.named().or_else(|| {
             if self.is_envelope() {
@@ -104,7 +119,7 @@ impl<'a> Push<'a> {
     }
 
     fn named(&self) -> Option<Identity<'a>> {
-        let name = value::text(self.notify_type?).filter(|name| !name.is_empty())?;
+        let name = type_name(self.notify_type).or_else(|| self.name_in_header())?;
         if let Some(notify_type) = NotifyType::from_published(&name) {
             return Some(Identity::of_known(notify_type));
         }
@@ -118,6 +133,11 @@ impl<'a> Push<'a> {
             type_name,
             drift,
         })
+    }
+
+    fn name_in_header(&self) -> Option<Cow<'a, str>> {
+        let [notify_type] = scan::nested(self.header?.get(), ["notifyType"]);
+        type_name(notify_type)
     }
 
     /// Version 5 of the platform sends all three fields; two of them suffice to recognize it.
@@ -167,8 +187,12 @@ impl Identity<'_> {
     }
 }
 
+fn type_name(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    value::text(value?).filter(|name| !name.is_empty())
+}
+
 /// A name that a header and a log can hold unchanged.
 fn presentable(name: Cow<'_, str>) -> Option<Cow<'_, str>> {
-    let fits = (1..=MAX_ID_BYTES).contains(&name.len());
+    let fits = (1..=MAX_NAME_BYTES).contains(&name.len());
     (fits && !name.contains(char::is_control)).then_some(name)
 }

@@ -28,7 +28,8 @@ pub(crate) fn utf8(body: &[u8]) -> Result<&str, Cause> {
 ///
 /// # Errors
 ///
-/// Returns [`Cause::NotJson`] or [`Cause::NotAnObject`] if `text` is not a JSON object.
+/// Returns [`Cause::NotJson`], [`Cause::SeveralValues`] or [`Cause::NotAnObject`] if `text` is not
+/// a JSON object.
 pub(crate) fn object<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
@@ -55,8 +56,16 @@ fn pick<'a, const N: usize>(
 fn cause_of_failure(text: &str) -> Cause {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Cause::NotAnObject,
+        Err(_) if has_several_values(text) => Cause::SeveralValues,
         Err(error) => Cause::NotJson(error),
     }
+}
+
+fn has_several_values(text: &str) -> bool {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let mut count = 0;
+    let all_are_json = values.inspect(|_| count += 1).all(|value| value.is_ok());
+    all_are_json && count > 1
 }
 
 struct Picker<'n, const N: usize> {

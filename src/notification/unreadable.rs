@@ -49,12 +49,15 @@ pub enum Cause {
     /// The body is not JSON (RFC 8259), or has something after its value.
     #[error("the body is not JSON: {0}")]
     NotJson(serde_json::Error),
+    /// The body is several JSON values, one after the other.
+    #[error("the body has several JSON values; a push is one")]
+    SeveralValues,
     /// The body is a JSON value of another type.
     #[error("the body is JSON, but not an object")]
     NotAnObject,
-    /// The object is neither a notification nor a command callback nor an envelope.
+    /// The object is neither a notification nor a command callback nor an envelope, and has no id.
     #[error(
-        "the body has no notifyType, and is neither a command callback nor a version 5 envelope"
+        "the body has no notifyType, is neither a command callback nor a version 5 envelope, and has no id at a known place"
     )]
     UnknownShape,
     /// The id that keys this type cannot be a key.
@@ -79,6 +82,7 @@ impl Cause {
         "not-gzip",
         "not-utf8",
         "not-json",
+        "several-values",
         "not-an-object",
         "unknown-shape",
         IdProblem::Missing.reason(),
@@ -95,6 +99,7 @@ impl Cause {
             Self::NotGzip => "not-gzip",
             Self::NotUtf8(_) => "not-utf8",
             Self::NotJson(_) => "not-json",
+            Self::SeveralValues => "several-values",
             Self::NotAnObject => "not-an-object",
             Self::UnknownShape => "unknown-shape",
             Self::Id { problem, .. } => problem.reason(),
@@ -109,8 +114,9 @@ pub enum IdProblem {
     /// The field, or the object around it, is missing or null.
     #[error("is missing or null")]
     Missing,
-    /// Another JSON value, or a string with a lone surrogate, which UTF-8 cannot represent.
-    #[error("is not a string")]
+    /// Neither a string nor a number, or a string with a lone surrogate, which UTF-8 cannot
+    /// represent.
+    #[error("is neither a string nor a number")]
     NotAString,
     /// The empty string.
     #[error("is empty")]

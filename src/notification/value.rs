@@ -20,12 +20,18 @@ pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The text of a value that is to be a key.
+/// The text of a value that is to be a key: of a string its content, of a number its digits as
+/// they were sent.
 pub(super) fn id(value: Option<&RawValue>) -> Result<Cow<'_, str>, IdProblem> {
     let value = value
         .filter(|value| !is_null(value))
         .ok_or(IdProblem::Missing)?;
-    usable(text(value).ok_or(IdProblem::NotAString)?)
+    let text = if is_number(value) {
+        Some(Cow::Borrowed(value.get()))
+    } else {
+        text(value)
+    };
+    usable(text.ok_or(IdProblem::NotAString)?)
 }
 
 /// The device in a path such as `/devices/{deviceId}/services/{serviceId}`. The rest of the path

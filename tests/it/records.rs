@@ -230,13 +230,19 @@ fn a_compressed_push_is_stored_decompressed() {
         );
         assert_eq!(answer.status, 200, "{encoding}");
     }
-    let identity = [("content-encoding", "identity")];
-    assert_eq!(
-        post_with(northbridge.address(), "/notifications", &identity, &plain).status,
-        200
-    );
+    let mut members_and_padding = [gzip(&plain[..9]), gzip(&plain[9..])].concat();
+    members_and_padding.extend([0; 512]);
+    let headers = [("content-encoding", "gzip")];
+    let (address, path) = (northbridge.address(), "/notifications");
+    let answer = post_with(address, path, &headers, members_and_padding);
+    assert_eq!(answer.status, 200, "padded");
+    for identity in ["identity", "UTF-8", "gbk"] {
+        let headers = [("content-encoding", identity)];
+        let answer = post_with(address, path, &headers, &plain);
+        assert_eq!(answer.status, 200, "{identity}");
+    }
     let stored = mock.records(COMMANDS);
-    assert_eq!(stored.len(), 4);
+    assert_eq!(stored.len(), 7);
     assert!(
         stored
             .iter()

@@ -151,7 +151,10 @@ impl Router {
         let arrival = arrival(letter);
         let record = match notification::read(&body, self.rules) {
             Ok(notification) => KeyedRecord::from_notification(&body, &notification, arrival),
-            Err(unreadable) if self.as_is => self.as_is(&body, &unreadable, arrival),
+            Err(unreadable) if self.as_is => {
+                let content_type = letter.header(headers::CONTENT_TYPE);
+                self.as_is(&body, &unreadable, arrival, content_type)
+            }
             Err(unreadable) => return Err(NotReplayable::Unreadable(unreadable.reason())),
         };
         let topic = if record.dead_letter_reason().is_some() {
@@ -171,14 +174,20 @@ impl Router {
 
     /// Makes a record of a body that the rules reject: if only strict validation
     /// rejects it, the record of its type.
-    fn as_is(&self, body: &Bytes, unreadable: &Unreadable<'_>, arrival: Arrival) -> KeyedRecord {
+    fn as_is(
+        &self,
+        body: &Bytes,
+        unreadable: &Unreadable<'_>,
+        arrival: Arrival,
+        content_type: Option<&[u8]>,
+    ) -> KeyedRecord {
         let tolerant = Rules {
             validation: Validation::Tolerant,
             ..self.rules
         };
         match notification::read(body, tolerant) {
             Ok(notification) => KeyedRecord::from_notification(body, &notification, arrival),
-            Err(_) => KeyedRecord::from_unreadable(body, unreadable, arrival),
+            Err(_) => KeyedRecord::from_unreadable(body, unreadable, arrival, content_type),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::super::*;
 use super::{STRICT, TOLERANT, body, drift, key, quoted, readable, reason};
 
 #[test]
-fn an_object_of_unknown_shape_is_unreadable() {
+fn an_object_of_unknown_shape_without_an_id_is_unreadable() {
     let table = [
         "{}",
         r#"{"notifyType":null}"#,
@@ -13,8 +13,8 @@ fn an_object_of_unknown_shape_is_unreadable() {
         r#"{"notifyType":["messageConfirm"]}"#,
         r#"{"notifyType":"\ud800"}"#,
         r#"{"NotifyType":"messageConfirm"}"#,
-        r#"{"deviceId":"d"}"#,
-        r#"{"commandId":"c"}"#,
+        r#"{"deviceId":""}"#,
+        r#"{"commandId":null,"x":1}"#,
         r#"{"resource":"device"}"#,
     ];
     for body in table {
@@ -23,13 +23,56 @@ fn an_object_of_unknown_shape_is_unreadable() {
 }
 
 #[test]
-fn an_object_of_unknown_shape_keeps_its_ids() {
-    let body = br#"{"type":"x","header":{"deviceId":"d"}}"#;
-    let unreadable = read(body, TOLERANT).unwrap_err();
-    assert_eq!(unreadable.subject().notify_type(), NotifyType::Other);
-    assert_eq!(unreadable.subject().type_name(), "other");
-    assert_eq!(unreadable.subject().key(), Some("d"));
-    assert_eq!(unreadable.subject().device_id(), Some("d"));
+fn an_object_of_unknown_shape_is_stored_under_its_id() {
+    let table = [
+        (r#"{"type":"x","header":{"deviceId":"d"}}"#, "d", Some("d")),
+        (r#"{"deviceId":"d","requestId":"constant"}"#, "d", Some("d")),
+        (
+            r#"{"deviceIdIot":"i","requestId":"constant"}"#,
+            "i",
+            Some("i"),
+        ),
+        (r#"{"device_id":"f","temperature":7}"#, "f", Some("f")),
+        (
+            r#"{"notify_data.header.device_id":"n","notify_data.body.services":[]}"#,
+            "n",
+            Some("n"),
+        ),
+        (r#"{"requestId":"r"}"#, "r", None),
+        (r#"{"commandId":"c"}"#, "c", None),
+    ];
+    for (body, id, device) in table {
+        let notification = readable(body, STRICT);
+        assert_eq!(notification.category(), Category::Notifications, "{body}");
+        let subject = notification.subject();
+        assert_eq!(subject.notify_type(), NotifyType::Other, "{body}");
+        assert_eq!(subject.type_name(), "other", "{body}");
+        assert_eq!(subject.key(), Some(id), "{body}");
+        assert_eq!(subject.device_id(), device, "{body}");
+        assert_eq!(drift(body), ["notifyType"], "{body}");
+    }
+}
+
+#[test]
+fn a_type_in_the_header_counts_if_there_is_none_outside() {
+    let inside = r#""header":{"notifyType":"deviceAdded","deviceId":"d"}"#;
+    for outside in ["", r#""notifyType":null,"#, r#""notifyType":"","#] {
+        let body = format!("{{{outside}{inside}}}");
+        let subject = readable(&body, STRICT).subject().clone();
+        assert_eq!(subject.notify_type(), NotifyType::DeviceAdded, "{body}");
+    }
+    let body = format!(r#"{{"notifyType":"bindDevice",{inside}}}"#);
+    let subject = readable(&body, STRICT).subject().clone();
+    assert_eq!(subject.notify_type(), NotifyType::BindDevice);
+}
+
+#[test]
+fn an_id_that_is_a_number_counts_in_its_literal_text_and_is_drift() {
+    for number in ["7", "0", "-1.50", "1E400", "18446744073709551616"] {
+        let text = format!(r#"{{"notifyType":"x","deviceId":{number}}}"#);
+        assert_eq!(key(&text, STRICT).as_deref(), Some(number));
+        assert_eq!(drift(&text), ["deviceId"], "{number}");
+    }
 }
 
 #[test]
@@ -160,8 +203,8 @@ fn other_types_are_keyed_by_their_best_id() {
 
 #[test]
 fn an_unusable_id_is_reported_and_the_next_one_is_used() {
-    let long = quoted(&"x".repeat(257));
-    for unusable in ["null", "7", "1e99999", r#""""#, "{}", r#""\ud800""#, &long] {
+    let long = quoted(&"x".repeat(513));
+    for unusable in ["null", "true", r#""""#, "{}", r#""\ud800""#, &long] {
         let text = format!(
             r#"{{"notifyType":"x","deviceId":{unusable},
             "header":{{"deviceId":{unusable},"from":{unusable},"requestId":{unusable}}},

@@ -34,12 +34,12 @@ fn a_confirmation_is_keyed_by_the_device_in_from_if_the_operator_chooses_so() {
 
 #[test]
 fn an_id_that_cannot_be_a_key_makes_a_push_unreadable() {
-    let long = quoted(&"x".repeat(257));
-    let long_when_decoded = quoted(&r"\u8bbe".repeat(86));
+    let long = quoted(&"x".repeat(513));
+    let long_when_decoded = quoted(&r"\u8bbe".repeat(171));
     let table = [
         ("null", "id-missing", "id-missing"),
         (r#""""#, "id-empty", "id-empty"),
-        ("17", "id-not-a-string", "id-not-a-string"),
+        ("true", "id-not-a-string", "id-not-a-string"),
         (r#"["a"]"#, "id-not-a-string", "id-not-a-string"),
         (r#"{"a":"b"}"#, "id-not-a-string", "id-not-a-string"),
         (r#""\ud800""#, "id-not-a-string", "id-not-a-string"),
@@ -111,7 +111,7 @@ fn an_id_that_is_not_the_key_may_be_anything() {
 
 #[test]
 fn a_path_without_a_usable_device_cannot_key_a_confirmation() {
-    let long = format!("/devices/{}", "x".repeat(257));
+    let long = format!("/devices/{}", "x".repeat(513));
     let table = [
         ("/devices/", "id-empty"),
         ("/devices//services/s", "id-empty"),
@@ -128,13 +128,32 @@ fn a_path_without_a_usable_device_cannot_key_a_confirmation() {
 }
 
 #[test]
-fn an_id_of_256_bytes_is_a_key() {
-    let id = "x".repeat(MAX_ID_BYTES);
-    assert_eq!(
-        key(&confirm("requestId", &quoted(&id)), TOLERANT),
-        Some(id.clone())
-    );
-    assert_eq!(key(&upgrade("deviceId", &quoted(&id)), TOLERANT), Some(id));
+fn an_id_of_128_characters_of_any_script_is_a_key() {
+    for character in ["x", "设", "😀"] {
+        let id = character.repeat(128);
+        let written = quoted(&id);
+        for (text, what) in [
+            (confirm("requestId", &written), "requestId"),
+            (upgrade("deviceId", &written), "deviceId"),
+        ] {
+            assert_eq!(key(&text, STRICT).as_ref(), Some(&id), "{what} {id}");
+        }
+    }
+}
+
+#[test]
+fn an_id_that_is_a_number_is_a_key_in_its_literal_text_and_drift() {
+    let text = confirm("requestId", "0017.50");
+    assert_eq!(reason(&text, TOLERANT), "not-json");
+    for number in ["17", "-1.50", "18446744073709551616"] {
+        let text = confirm("requestId", number);
+        assert_eq!(key(&text, TOLERANT).as_deref(), Some(number));
+        assert_eq!(drift(&text), ["header.requestId"], "{number}");
+        assert_eq!(reason(&text, STRICT), "field-table", "{number}");
+        let text = upgrade("deviceId", number);
+        assert_eq!(key(&text, TOLERANT).as_deref(), Some(number));
+        assert_eq!(drift(&text), ["deviceId"], "{number}");
+    }
 }
 
 #[test]
@@ -171,7 +190,7 @@ fn an_unreadable_push_keeps_the_ids_that_could_be_read() {
     assert_eq!(unreadable.subject().key(), Some(DEVICE));
     assert_eq!(unreadable.subject().device_id(), Some(DEVICE));
 
-    let text = upgrade("deviceId", "7");
+    let text = upgrade("deviceId", "{}");
     let unreadable = read(text.as_bytes(), TOLERANT).unwrap_err();
     assert_eq!(
         unreadable.subject().notify_type(),
@@ -328,14 +347,14 @@ fn a_value_at_its_published_limit_is_not_drift() {
 
 #[test]
 fn an_id_is_limited_in_bytes_although_its_table_counts_characters() {
-    let wide = "设".repeat(85);
+    let wide = "😀".repeat(128);
     assert!(
         readable(&confirm("requestId", &quoted(&wide)), STRICT)
             .drift()
             .is_empty()
     );
     assert_eq!(
-        reason(confirm("requestId", &format!("\"{wide}设\"")), TOLERANT),
+        reason(confirm("requestId", &format!("\"{wide}x\"")), TOLERANT),
         "id-too-long"
     );
 }

@@ -165,7 +165,7 @@ fn topic_and_key(body: &Bytes, rules: Rules) -> (Topic, Option<String>) {
     };
     let record = match notification::read(body, rules) {
         Ok(notification) => KeyedRecord::from_notification(body, &notification, arrival),
-        Err(unreadable) => KeyedRecord::from_unreadable(body, &unreadable, arrival),
+        Err(unreadable) => KeyedRecord::from_unreadable(body, &unreadable, arrival, None),
     };
     let key = record
         .key()

@@ -16,13 +16,13 @@ pub enum Poison {
     #[error("notifyType is not the type that this stream reads")]
     OtherNotifyType,
     /// A confirmation without a usable `header.requestId`.
-    #[error("header.requestId is missing, empty or not a string")]
+    #[error("header.requestId is missing, empty, or neither a string nor a number")]
     RequestIdMissing,
     /// A confirmation whose `header.requestId` exceeds [`MAX_ID_BYTES`].
     #[error("header.requestId is longer than {MAX_ID_BYTES} bytes")]
     RequestIdTooLong,
     /// An upgrade result without a usable `deviceId`.
-    #[error("deviceId is missing, empty or not a string")]
+    #[error("deviceId is missing, empty, or neither a string nor a number")]
     DeviceIdMissing,
     /// An upgrade result whose `deviceId` exceeds [`MAX_ID_BYTES`].
     #[error("deviceId is longer than {MAX_ID_BYTES} bytes")]

@@ -14,7 +14,8 @@ const UNREADABLE: &[(&[u8], &str, &str)] = &[
     (b"null", "not-an-object", ""),
     (b"{\"a\":\"\xff\"}", "not-utf8", ""),
     (b"{}", "unknown-shape", ""),
-    (b"{\"x\":1,\"deviceId\":\"d-9\"}", "unknown-shape", "d-9"),
+    (b"{\"x\":1}", "unknown-shape", ""),
+    (b"{\"deviceId\":\"a\"}\n{\"deviceId\":\"b\"}", "several-values", ""),
     (b"{\"notifyType\":\"messageConfirm\",\"header\":{}}", "id-missing", ""),
     (
         b"{\"notifyType\":\"messageConfirm\",\"header\":{\"requestId\":null,\"from\":\"/devices/d-1\"}}",
@@ -22,7 +23,7 @@ const UNREADABLE: &[(&[u8], &str, &str)] = &[
         "d-1",
     ),
     (
-        b"{\"notifyType\":\"messageConfirm\",\"header\":{\"requestId\":7,\"from\":\"/devices/d-2\"}}",
+        b"{\"notifyType\":\"messageConfirm\",\"header\":{\"requestId\":[],\"from\":\"/devices/d-2\"}}",
         "id-not-a-string",
         "d-2",
     ),
@@ -62,14 +63,14 @@ fn an_unreadable_push_is_answered_200_and_dead_lettered() {
 }
 
 #[test]
-fn only_an_id_above_256_bytes_is_dead_lettered() {
+fn only_an_id_above_512_bytes_is_dead_lettered() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
-    for length in [256, 257] {
+    for length in [512, 513] {
         let body = upgrade_result(&"d".repeat(length), "o", "SUCCESS");
         assert_stored(&northbridge, body.as_bytes(), "a long id");
     }
-    assert_eq!(only(mock.records(UPGRADES)).key_text().len(), 256);
+    assert_eq!(only(mock.records(UPGRADES)).key_text().len(), 512);
     assert_eq!(
         only(mock.records(DEAD_LETTERS)).header("northbridge-reason"),
         Some("id-too-long")
@@ -99,6 +100,31 @@ fn strict_validation_dead_letters_a_push_with_drift() {
         ("d-1", drifted)
     );
     only(mock.records(UPGRADES));
+}
+
+#[test]
+fn a_dead_letter_keeps_the_content_type_of_its_sender() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let long = "x".repeat(257);
+    let cases = [
+        (Some("text/xml; charset=gbk"), "text/xml; charset=gbk"),
+        (Some("text/\u{fc}"), "application/octet-stream"),
+        (Some(&*long), "application/octet-stream"),
+        (None, "application/octet-stream"),
+    ];
+    for (number, (sent, _)) in cases.iter().enumerate() {
+        let headers: Vec<_> = sent.iter().map(|sent| ("content-type", *sent)).collect();
+        let body = format!("not JSON {number}");
+        let answer = post_with(northbridge.address(), "/notifications", &headers, body);
+        assert_eq!(answer.status, 200);
+    }
+    let stored = mock.all_records();
+    for (number, (_, kept)) in cases.iter().enumerate() {
+        let body = format!("not JSON {number}");
+        let (_, record) = find(&stored, body.as_bytes());
+        assert_eq!(record.header("content-type"), Some(*kept), "{body}");
+    }
 }
 
 #[test]

@@ -74,6 +74,27 @@ fn field_drift() -> Vec<DriftCase> {
             &["errorCode"],
         ),
         drift_case(
+            "ids that are numbers",
+            confirm("17").replace("\"17\"", "17.50"),
+            COMMANDS,
+            "17.50",
+            &["header.requestId"],
+        ),
+        drift_case(
+            "a device id that is a number",
+            upgrade("18").replace("\"deviceId\":\"18\"", "\"deviceId\":18"),
+            UPGRADES,
+            "18",
+            &["deviceId"],
+        ),
+        drift_case(
+            "a rule's own selection of fields",
+            r#"{"notify_data.header.device_id":"flat","requestId":"constant"}"#.to_owned(),
+            OTHERS,
+            "flat",
+            &["notifyType"],
+        ),
+        drift_case(
             "a duration as a number, as on another page",
             upgrade("u-long").replace(
                 "\"upgradeTime\":\"20151212T121212Z\"",
