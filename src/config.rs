@@ -114,6 +114,32 @@ impl Settings {
         Self::read(&Self::default(), sources).map(|(settings, _)| settings)
     }
 
+    /// Returns the keys whose values differ in `other`, in alphabetical order.
+    pub(crate) fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let keys = |settings: &Self| Keys::of(&settle::tree(settings));
+        let mut changed = keys(self).differing(&keys(other));
+        let (auth, new) = (&self.auth, &other.auth);
+        let secrets = [
+            (
+                "auth.basic.password",
+                auth.basic.password != new.basic.password,
+            ),
+            (
+                "auth.basic.username",
+                auth.basic.username != new.basic.username,
+            ),
+            ("auth.token", auth.token != new.token),
+        ];
+        let secrets = secrets.iter().filter(|(_, differs)| *differs);
+        changed.extend(secrets.map(|(key, _)| (*key).to_owned()));
+        if self.kafka.options != other.kafka.options {
+            changed.push("kafka.options".to_owned());
+        }
+        changed.sort();
+        changed.dedup();
+        changed
+    }
+
     fn read(defaults: &Self, sources: &Sources) -> Result<(Self, settle::Origins), ConfigError> {
         let mut problems = Vec::new();
         let keys = Keys::of(&settle::tree(defaults));

@@ -22,7 +22,9 @@ mod paths;
 mod protocol;
 mod publisher;
 mod server;
+mod strangers;
 mod tls;
+mod trail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +47,7 @@ use paths::Paths;
 use publisher::Publisher;
 use server::Server;
 use tls::TlsTerminator;
+use trail::Trail;
 
 use crate::config::{Settings, Shutdown};
 use crate::kafka::admin::TopicAdmin;
@@ -55,7 +59,9 @@ use crate::notification::Rules;
 use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
+use crate::process::reload::{Apply, Reload};
 use crate::process::signals::Signals;
+use crate::process::vital;
 
 /// How long before the shutdown deadline the pushes that still wait for Kafka
 /// are answered 503.
@@ -82,11 +88,12 @@ pub(crate) struct Ingress {
 /// # Errors
 ///
 /// Returns an error if it cannot start; the message says what to do.
-pub async fn run(settings: &Settings) -> anyhow::Result<Exit> {
+pub async fn run(settings: &Settings, reload: Reload) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let ingress = Ingress::start(settings, &admin, &clients)?;
+    reload.start(settings.clone(), ingress.reloader())?;
     admin.start(settings.admin.listen).await?;
     let signal = signals.next().await;
     signals.stop_at_next();
@@ -135,7 +142,7 @@ impl Ingress {
         let publisher = Publisher::new(producer.clone(), cancel_pending.clone(), answer_deadline);
         let handler = Arc::new(Handler {
             paths: Paths::new(&settings.http.paths),
-            gate: Gate::new(&settings.auth),
+            gate: ArcSwap::from_pointee(Gate::new(&settings.auth)),
             addresses: ClientAddresses::new(&settings.auth),
             admission: Admission::new(&settings.limits, Arc::clone(&push_metrics)),
             publisher: publisher.clone(),
@@ -151,11 +158,13 @@ impl Ingress {
             draining: AtomicBool::new(false),
             cancel_pending: cancel_pending.clone(),
             request_ids: RequestIds::new(),
+            trail: Arc::new(Trail::new()),
         });
         let terminator = terminator(settings, &server_metrics)?;
         let server = bind(settings, Arc::clone(&handler), terminator)?;
         let address = server.address()?;
         tracing::info!(%address, tls = settings.tls.certificate_file.is_some(), "listening");
+        warn_if_open(settings, address);
         accepting.set(true, "accepting pushes");
 
         let stop = CancellationToken::new();
@@ -164,13 +173,27 @@ impl Ingress {
             announce: settings.shutdown.announce_ms.duration(),
             deadline: settings.shutdown.deadline_ms.duration(),
             accepting,
-            server: tokio::spawn(server.run(stop.clone())),
+            server: vital::spawn("listener", server.run(stop.clone())),
             stop,
             cancel_pending,
             handler,
             publisher,
             producer,
             _monitor: monitor,
+        })
+    }
+
+    /// Returns what exchanges the protections of the listener for those of reloaded
+    /// settings. It never removes all of them: that takes a restart.
+    pub(crate) fn reloader(&self) -> Apply {
+        let handler = Arc::clone(&self.handler);
+        Box::new(move |settings| {
+            let gate = Gate::new(&settings.auth);
+            if !gate.is_open() || handler.gate.load().is_open() {
+                handler.gate.store(Arc::new(gate));
+                return Ok(());
+            }
+            Err("auth.* would protect the listener no more; a restart is needed for that")
         })
     }
 
@@ -199,6 +222,7 @@ impl Ingress {
             self.cancel_pending.cancel();
             settled = finished_by(end, &mut finished).await;
         }
+        self.handler.trail.log_left_out();
         let producer = self.producer;
         let left = end.saturating_duration_since(Instant::now());
         let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
@@ -209,6 +233,30 @@ impl Ingress {
             tracing::warn!("stopped before everything in flight was settled");
             Exit::Unsettled
         }
+    }
+}
+
+/// Warns about a listener that others than this host can reach, and that lets
+/// everybody push or has secrets sent to it in plain text.
+fn warn_if_open(settings: &Settings, address: SocketAddr) {
+    let (auth, tls) = (&settings.auth, &settings.tls);
+    let has_secrets = auth.basic.is_set() || !auth.token.is_empty();
+    let is_protected =
+        has_secrets || !auth.allowed_addresses.is_empty() || tls.client_ca_file.is_some();
+    if address.ip().is_loopback() {
+        return;
+    }
+    if !is_protected {
+        tracing::warn!(
+            %address,
+            "anybody who reaches the listener can push; set auth.token, auth.basic, auth.allowed_addresses or tls.client_ca_file"
+        );
+    }
+    if has_secrets && tls.certificate_file.is_none() {
+        tracing::warn!(
+            %address,
+            "secrets are sent to the listener in plain text, unless a proxy in front terminates TLS; set tls.certificate_file and tls.key_file"
+        );
     }
 }
 
@@ -232,15 +280,9 @@ fn bind(
     terminator: Option<Arc<TlsTerminator>>,
 ) -> anyhow::Result<Server> {
     let idle_grace = idle_grace(&settings.shutdown);
-    let connections = Connections::new(
-        &settings.http,
-        &settings.tls,
-        idle_grace,
-        handler,
-        terminator,
-    );
+    let connections = Connections::new(settings, idle_grace, handler, terminator);
     let address = settings.http.listen;
-    let bound = Server::bind(address, settings.limits.max_connections, connections);
+    let bound = Server::bind(address, &settings.limits, connections);
     bound.with_context(|| {
         format!(
             "cannot listen on {address}: set another address with --set http.listen=ADDRESS:PORT"
@@ -274,6 +316,9 @@ fn terminator(
     let terminator = Arc::new(TlsTerminator::load(files).context(CANNOT_SET_UP_TLS)?);
     let metrics = Arc::clone(metrics);
     let interval = settings.tls.reload_interval_ms.duration();
-    tokio::spawn(Arc::clone(&terminator).watch(interval, metrics));
+    vital::spawn(
+        "reload of TLS files",
+        Arc::clone(&terminator).watch(interval, metrics),
+    );
     Ok(Some(terminator))
 }

@@ -11,6 +11,7 @@ use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
 use northbridge::commands::{dev, health, replay, topics};
 use northbridge::config::{ConfigError, Settings};
 use northbridge::kafka::CheckError;
+use northbridge::process::reload::Reload;
 use northbridge::process::{Exit, logging, output};
 use northbridge::streams::Process;
 use northbridge::{ingress, kafka, simulate, streams};
@@ -46,7 +47,8 @@ fn run(cli: &Cli) -> Exit {
         }
     };
     let observer = is_dev.then(dev::observer);
-    logging::start(&settings.log, observer);
+    let log = logging::start(&settings.log, observer);
+    let reload = || Reload::new(defaults.clone(), cli.settings.sources(), log.clone());
     // Each connection takes a file descriptor, and the soft limit is often 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the open-file limit; it bounds the number of connections");
@@ -61,11 +63,15 @@ fn run(cli: &Cli) -> Exit {
         }
         Command::Topics(TopicsCommand::Verify) => on_runtime(topics::verify(&settings)),
         Command::Health(args) => on_runtime(health::run(&settings, args.question())),
-        Command::Ingress => on_runtime(ingress::run(&settings)),
-        Command::CommandStatus => on_runtime(streams::run(&settings, Process::CommandStatus)),
-        Command::UpgradeResult => on_runtime(streams::run(&settings, Process::UpgradeResult)),
+        Command::Ingress => on_runtime(ingress::run(&settings, reload())),
+        Command::CommandStatus => {
+            on_runtime(streams::run(&settings, Process::CommandStatus, reload()))
+        }
+        Command::UpgradeResult => {
+            on_runtime(streams::run(&settings, Process::UpgradeResult, reload()))
+        }
         Command::Replay(args) => on_runtime(replay::run(&settings, &args.request())),
-        Command::Dev => on_runtime(dev::run(settings)),
+        Command::Dev => on_runtime(dev::run(settings, reload())),
         Command::Simulate(arguments) => on_runtime(simulate::run(&settings, arguments)),
     };
     ended.unwrap_or_else(|error| {

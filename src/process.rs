@@ -6,7 +6,9 @@ pub(crate) mod fail_point;
 pub mod logging;
 pub mod output;
 pub mod readiness;
+pub mod reload;
 pub(crate) mod signals;
+pub(crate) mod vital;
 
 /// How a process ends. Operators rely on the codes; from 64 on they have the
 /// meaning that `sysexits.h` gives them.

@@ -13,7 +13,7 @@ use crate::notification::{Category, Notification, NotifyType, Unreadable};
 use crate::topics::Topic;
 
 /// The longest content type of a sender that is kept.
-const MAX_CONTENT_TYPE_BYTES: usize = 256;
+pub(crate) const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
 /// A record to store in one of the ingress's topics.
 ///

@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::kafka::metrics::KafkaClientFamilies;
 use crate::process::Exit;
 use crate::process::admin::AdminServer;
+use crate::process::reload::Reload;
 use crate::process::signals::Signals;
 use metrics::StreamFamilies;
 use stage::StageContext;
@@ -57,8 +58,10 @@ pub(crate) struct RunningStreams {
 /// # Errors
 ///
 /// Returns an error if the process cannot start; its message says what to do.
-pub async fn run(settings: &Settings, process: Process) -> anyhow::Result<Exit> {
+pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    // Nothing of a stream changes while it runs, but its log.
+    reload.start(settings.clone(), Box::new(|_| Ok(())))?;
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let mut streams = RunningStreams::start(settings, &[process], &admin, &clients)?;

@@ -18,6 +18,7 @@ use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::logging::Observer;
 use crate::process::output;
+use crate::process::reload::Reload;
 use crate::process::signals::Signals;
 use crate::streams::{Process, RunningStreams};
 use crate::topics::specs;
@@ -54,8 +55,9 @@ pub fn observer() -> Observer {
 ///
 /// Returns an error if the broker, the ingress or a stream cannot start, for
 /// example because an address is in use.
-pub async fn run(mut settings: Settings) -> anyhow::Result<Exit> {
+pub async fn run(mut settings: Settings, reload: Reload) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let loaded = settings.clone();
     let reader_is_gone = output::reader_is_gone().context("cannot watch the output")?;
     // One broker cannot hold more replicas; the warning would only worry a newcomer.
     settings.topics.replication_factor = 1;
@@ -71,6 +73,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let ingress = Ingress::start(&settings, &admin, &clients)?;
+    reload.start(loaded, ingress.reloader())?;
     let processes = [Process::CommandStatus, Process::UpgradeResult];
     let mut streams = RunningStreams::start(&settings, &processes, &admin, &clients)?;
     let admin_address = admin.start(settings.admin.listen).await?;

@@ -92,6 +92,13 @@ impl Keys {
         of(&words).or_else(|| Some(of(stem)? + ending))
     }
 
+    /// The keys whose values differ in `other`, secrets aside, which look alike.
+    pub(super) fn differing(&self, other: &Self) -> Vec<String> {
+        let all = self.defaults.keys().chain(other.defaults.keys());
+        let differs = |key: &&String| self.defaults.get(*key) != other.defaults.get(*key);
+        all.filter(differs).cloned().collect()
+    }
+
     /// Returns whether the value of the key is a number.
     pub(super) fn is_number(&self, key: &str) -> bool {
         matches!(self.defaults.get(key), Some(Json::Number(_)))

@@ -122,6 +122,10 @@ pub(crate) enum ClientAddress {
 pub(crate) struct Limits {
     /// The open connections at a time.
     pub(crate) max_connections: usize,
+    /// The open connections of one address at a time; 0 is no limit.
+    pub(crate) max_connections_per_address: usize,
+    /// How long a connection may take to bring its first authorized push.
+    pub(crate) first_push_timeout_ms: Millis,
     /// The pushes between admission and answer.
     pub(crate) max_in_flight: usize,
     /// The bodies of all pushes in flight together, in bytes; at least the largest body.
@@ -379,6 +383,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: 0,
+            first_push_timeout_ms: Millis(10_000),
             max_in_flight: 10_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
             admission_timeout_ms: Millis(500),

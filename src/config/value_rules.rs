@@ -18,6 +18,7 @@ const BOUNDS: &[(&str, u64, u64, &str)] = &[
         14_000,
         ", because the sender times out after 15 s",
     ),
+    ("limits.max_connections_per_address", 0, MAX_NUMBER, ""),
     ("topics.partitions", 1, 10_000, ""),
     ("topics.replication_factor", 1, 32_767, ""),
     ("topics.min_insync_replicas", 1, 32_767, ""),
@@ -44,18 +45,28 @@ const BOUNDS: &[(&str, u64, u64, &str)] = &[
 const MAX_NUMBER: u64 = 0xffff_ffff;
 
 /// Checks a value as it was given: quotes and blanks that a file of variables, unlike
-/// a shell, leaves around a value are not part of it. Secrets may contain anything, and
-/// a PEM text ends with a line break.
+/// a shell, leaves around a value are not part of it. Secrets may contain anything, but
+/// those of the listener may not be in quotes; a PEM text ends with a line break.
 ///
 /// # Errors
 ///
 /// Returns the rule that the value breaks.
 pub(super) fn check_given(key: &str, value: &Json) -> Result<(), &'static str> {
     match value {
+        Json::String(text) if keys::is_secret(key) => unquoted(text),
         Json::String(text) if !keys::is_any_secret(key) && !keys::is_pem(key) => unwrapped(text),
         Json::Array(items) => items.iter().try_for_each(|item| check_given(key, item)),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => Ok(()),
     }
+}
+
+/// A client would have to send the quotes as well.
+fn unquoted(text: &str) -> Result<(), &'static str> {
+    let is_in = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_in('"') || is_in('\'') {
+        return Err("must not be in quotes, which would be part of the secret");
+    }
+    Ok(())
 }
 
 fn unwrapped(text: &str) -> Result<(), &'static str> {

@@ -13,6 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::metrics::PushMetrics;
 use crate::config::Limits;
 
+/// What a push takes besides its body: its task, its share of the connection's
+/// state, and what is kept of its head.
+const PUSH_BYTES: usize = 4 * 1024;
+
 /// By how much the reservation of a body grows while its length is unknown.
 const STEP_BYTES: usize = 64 * 1024;
 
@@ -51,8 +55,8 @@ impl Admission {
         }
     }
 
-    /// Reserves one push and the first bytes of its body: all of a small one,
-    /// one step of a large one or one of unknown length.
+    /// Reserves one push, [`PUSH_BYTES`] and the first bytes of its body: all of a
+    /// small one, one step of a large one or one of unknown length.
     ///
     /// # Errors
     ///
@@ -63,7 +67,8 @@ impl Admission {
     ) -> Result<Reservation, Overloaded> {
         let declared = declared_bytes.and_then(|bytes| usize::try_from(bytes).ok());
         let step = STEP_BYTES.min(self.capacity);
-        let first = permits(declared.unwrap_or(step).min(step));
+        let first = declared.unwrap_or(step).min(step);
+        let first = permits((PUSH_BYTES + first).min(self.capacity));
         let both = async {
             let push = Arc::clone(&self.pushes).acquire_owned().await;
             let bytes = Arc::clone(&self.bytes).acquire_many_owned(first).await;
@@ -85,7 +90,7 @@ impl Admission {
 }
 
 impl Reservation {
-    /// Grows to at least `total` bytes, or to all there are: a body that needs
+    /// Grows to a body of at least `total` bytes, or to all there are: one that needs
     /// more than the limit for a moment must not wait for itself.
     ///
     /// # Errors
@@ -93,6 +98,7 @@ impl Reservation {
     /// Returns [`Overloaded`] if other pushes hold the bytes for too long.
     pub(crate) async fn cover(&mut self, total: usize) -> Result<(), Overloaded> {
         let capacity = self.admission.capacity;
+        let total = PUSH_BYTES + total;
         while self.bytes.num_permits() < total.min(capacity) {
             let held = self.bytes.num_permits();
             let ahead = (held + STEP_BYTES).max(total).min(capacity);
@@ -109,8 +115,9 @@ impl Reservation {
         Ok(())
     }
 
-    /// Releases what exceeds `total` bytes.
+    /// Releases what exceeds a body of `total` bytes.
     pub(crate) fn shrink_to(&mut self, total: usize) {
+        let total = PUSH_BYTES + total;
         if let Some(surplus) = self.bytes.num_permits().checked_sub(total)
             && let Some(surplus) = self.bytes.split(surplus)
         {

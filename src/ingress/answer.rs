@@ -59,6 +59,10 @@ pub(crate) enum Refusal {
 /// Why a request is not a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteError {
+    /// HTTP/1.1 without a `Host`, or with several (RFC 9112, 3.2).
+    Host,
+    /// A transfer coding besides `chunked` (RFC 9112, 6.1).
+    TransferCoding,
     NotFound,
     MethodNotAllowed,
 }
@@ -88,6 +92,11 @@ pub(crate) fn stored(_proof: &Delivery) -> Answer {
 }
 
 impl Refusal {
+    /// Returns whether it is the gate's, so that the client is a stranger.
+    pub(crate) fn is_of_gate(self) -> bool {
+        matches!(self, Self::Unauthorized { .. } | Self::Forbidden)
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         self.row().outcome
     }
@@ -219,8 +228,28 @@ impl Refusal {
 }
 
 impl RouteError {
+    /// Returns whether it is not certain where the next request begins.
+    pub(crate) fn breaks_framing(self) -> bool {
+        match self {
+            Self::Host | Self::TransferCoding => true,
+            Self::NotFound | Self::MethodNotAllowed => false,
+        }
+    }
+
     pub(crate) fn into_answer(self) -> Answer {
         match self {
+            Self::Host => problem(
+                StatusCode::BAD_REQUEST,
+                "host",
+                "The request needs exactly one Host",
+                "Send one Host header field.",
+            ),
+            Self::TransferCoding => problem(
+                StatusCode::NOT_IMPLEMENTED,
+                "transfer-coding",
+                "The transfer coding is not supported",
+                "Use chunked alone; compress with Content-Encoding: gzip.",
+            ),
             Self::NotFound => problem(
                 StatusCode::NOT_FOUND,
                 "not-found",

@@ -53,6 +53,23 @@ pub(crate) enum Denied {
     Forbidden,
 }
 
+impl Denied {
+    pub(crate) const ALL: [Self; 2] = [Self::Unauthorized, Self::Forbidden];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    /// The position in [`Denied::ALL`].
+    #[expect(clippy::as_conversions, reason = "the only way to an enum's number")]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 impl Gate {
     /// The gate of the settings.
     pub(crate) fn new(auth: &Auth) -> Self {
@@ -94,13 +111,21 @@ impl Gate {
         self.basic.is_some().then_some(BASIC_CHALLENGE)
     }
 
+    /// Returns whether everybody may push.
+    pub(crate) fn is_open(&self) -> bool {
+        self.allowed_addresses.is_none() && self.basic.is_none() && self.token.is_none()
+    }
+
+    /// Returns whether a client at this address may push, if it shows the right
+    /// credentials.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        let mut allowed = self.allowed_addresses.iter();
+        allowed.all(|allowed| allowed.contains(address))
+    }
+
     fn allows_address(&self, caller: &Caller<'_>) -> bool {
-        let Some(allowed) = &self.allowed_addresses else {
-            return true;
-        };
-        caller
-            .address
-            .is_some_and(|address| allowed.contains(address))
+        self.allowed_addresses.is_none()
+            || caller.address.is_some_and(|address| self.allows(address))
     }
 
     fn accepts_basic(&self, caller: &Caller<'_>) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! The address comes only from a source that can be trusted: the connection
 //! itself, `X-Forwarded-For` written by a trusted proxy, or the PROXY protocol
-//! version 2 sent by one. Knows nothing of whether an address may push
+//! (version 1 or 2) sent by one. Knows nothing of whether an address may push
 //! (`auth`), nor how long a PROXY header may take (`connection`).
 
 use std::io;
@@ -11,17 +11,27 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
-use ppp::v2;
+use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::config::{Auth, ClientAddress};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The fixed part of a PROXY header (the PROXY protocol, 2.2): twelve bytes of
-/// signature, then version and command, family and protocol, and the length of
-/// the rest.
+/// The signature of version 2 (the PROXY protocol, 2.2). The shortest header of
+/// version 1 is longer.
+const SIGNATURE_BYTES: usize = 12;
+
+/// The fixed part of a header of version 2: the signature, then version and
+/// command, family and protocol, and the length of the rest.
 const FIXED_BYTES: usize = 16;
+
+/// The first word of a header of version 1, a line of text (the PROXY protocol,
+/// 2.1).
+const V1_START: &[u8] = b"PROXY ";
+
+/// The longest header of version 1, with its line break.
+const MAX_V1_BYTES: usize = 107;
 
 /// The position of version and command in a PROXY header.
 const VERSION_AND_COMMAND: usize = 12;
@@ -54,6 +64,12 @@ impl ClientAddresses {
     /// which [`read_proxy_header`] must then read before anything else is read.
     pub(crate) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
         self.source == ClientAddress::ProxyProtocol && self.trusted_proxies.contains(peer)
+    }
+
+    /// Returns whether every request on a connection from `peer` comes from the same
+    /// client, which is known before the first one.
+    pub(crate) fn is_of_connection(&self, peer: IpAddr) -> bool {
+        self.source != ClientAddress::XForwardedFor || !self.trusted_proxies.contains(peer)
     }
 
     /// The client of a request that arrived from `peer`: the other end of the
@@ -110,9 +126,11 @@ impl Networks {
 /// The protocol requires that such a connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyHeaderError {
-    #[error("the connection does not start with a PROXY protocol version 2 header")]
+    #[error("the connection does not start with a header of the PROXY protocol")]
     Missing,
-    #[error("the PROXY header has {bytes} bytes, more than {MAX_PROXY_HEADER_BYTES}")]
+    #[error("the PROXY header is malformed: {0}")]
+    MalformedLine(#[from] v1::BinaryParseError),
+    #[error("the PROXY header has {bytes} bytes or more, which is too long")]
     TooLong { bytes: usize },
     #[error("the PROXY header is malformed: {0}")]
     Malformed(#[from] v2::ParseError),
@@ -120,23 +138,28 @@ pub(crate) enum ProxyHeaderError {
     Io(#[from] io::Error),
 }
 
-/// Reads the PROXY protocol version 2 header at the start of a connection, and
+/// Reads the PROXY header at the start of a connection, of version 1 or 2, and
 /// not a byte more: what follows is left in `stream`.
 ///
 /// Returns `None` if the header names no client, so that the peer's own address
 /// counts: for the command LOCAL, with which a proxy checks the listener's
-/// health, and for address families other than IP (the PROXY protocol, 2.2).
+/// health, for UNKNOWN, and for address families other than IP.
 pub(crate) async fn read_proxy_header<S>(
     stream: &mut S,
 ) -> Result<Option<SocketAddr>, ProxyHeaderError>
 where
     S: AsyncRead + Unpin,
 {
-    let mut header = vec![0; FIXED_BYTES];
+    let mut header = vec![0; SIGNATURE_BYTES];
     stream.read_exact(&mut header).await?;
-    if !header.starts_with(v2::PROTOCOL_PREFIX) {
+    if header.starts_with(V1_START) {
+        return read_line(stream, header).await;
+    }
+    if header != v2::PROTOCOL_PREFIX {
         return Err(ProxyHeaderError::Missing);
     }
+    header.resize(FIXED_BYTES, 0);
+    stream.read_exact(&mut header[SIGNATURE_BYTES..]).await?;
     let rest_bytes = u16::from_be_bytes([header[14], header[15]]);
     let bytes = FIXED_BYTES + usize::from(rest_bytes);
     if bytes > MAX_PROXY_HEADER_BYTES {
@@ -145,6 +168,33 @@ where
     header.resize(bytes, 0);
     stream.read_exact(&mut header[FIXED_BYTES..]).await?;
     client_of(&header)
+}
+
+/// Reads the rest of a header of version 1. Its length is unknown before its end,
+/// so byte by byte.
+async fn read_line<S>(
+    stream: &mut S,
+    mut line: Vec<u8>,
+) -> Result<Option<SocketAddr>, ProxyHeaderError>
+where
+    S: AsyncRead + Unpin,
+{
+    while !line.ends_with(b"\r\n") {
+        if line.len() == MAX_V1_BYTES {
+            return Err(ProxyHeaderError::TooLong { bytes: line.len() });
+        }
+        line.push(stream.read_u8().await?);
+    }
+    Ok(match v1::Header::try_from(line.as_slice())?.addresses {
+        v1::Addresses::Tcp4(ends) => {
+            Some(SocketAddr::from((ends.source_address, ends.source_port)))
+        }
+        v1::Addresses::Tcp6(ends) => Some(SocketAddr::new(
+            IpAddr::V6(ends.source_address).to_canonical(),
+            ends.source_port,
+        )),
+        v1::Addresses::Unknown => None,
+    })
 }
 
 fn client_of(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
@@ -164,10 +214,12 @@ fn client_of(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     })
 }
 
-/// An address, or an address with a port as some load balancers write it.
+/// An address, in brackets or with a port as some load balancers write it.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let hop = std::str::from_utf8(hop).ok()?;
-    let address = hop
+    let bracketed = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']'));
+    let address = bracketed
+        .unwrap_or(hop)
         .parse::<IpAddr>()
         .or_else(|_| hop.parse::<SocketAddr>().map(|hop| hop.ip()))
         .ok()?;

@@ -1,19 +1,21 @@
 //! The life of one connection: PROXY header, TLS, protocol, HTTP, end.
 //!
-//! Every step before HTTP has a time limit of its own; from then on `idle`
-//! bounds the silence and hyper the sizes. A drain closes a connection in the
-//! way that loses no push. Knows neither the listener nor how many connections
-//! there are (`server`), nor what a request is answered (`handler`).
+//! Every step before HTTP has a time limit of its own, and all steps together
+//! until the first authorized push; from then on `idle` bounds the silence and
+//! hyper the sizes. A drain closes a connection in the way that loses no push.
+//! Knows neither the listener nor how many connections there are (`server`), nor
+//! what a request is answered (`handler`).
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,12 +25,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::client_address::read_proxy_header;
-use super::handler::Handler;
+use super::handler::{Client, Handler};
 use super::idle::{Activity, Expired, IdleTimeouts, Watched};
 use super::metrics::CloseReason;
 use super::protocol::{self, FirstBytes, Protocol};
+use super::strangers::{ConnectionEntry, TooMany};
 use super::tls::{self, TlsTerminator};
-use crate::config::{Http, Tls};
+use crate::config::{Http, Settings};
 
 /// How long a client may read nothing of what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,14 +55,16 @@ pub(crate) struct Connections {
     idle_grace: Duration,
     header_timeout: Duration,
     handshake_timeout: Duration,
+    first_push_timeout: Duration,
     drain: CancellationToken,
 }
 
 impl Connections {
     /// `idle_grace` is how long a drain leaves an idle HTTP/1 connection open.
     pub(crate) fn new(
-        http: &Http,
-        tls: &Tls,
+        Settings {
+            http, tls, limits, ..
+        }: &Settings,
         idle_grace: Duration,
         handler: Arc<Handler>,
         terminator: Option<Arc<TlsTerminator>>,
@@ -79,18 +84,59 @@ impl Connections {
             idle_grace,
             header_timeout,
             handshake_timeout: tls.handshake_timeout_ms.duration(),
+            first_push_timeout: limits.first_push_timeout_ms.duration(),
             drain: CancellationToken::new(),
         }
     }
 
+    /// Returns whether a connection from `peer` may be served. One that may not is
+    /// counted, and to be closed at once. With a proxy in between, only its header
+    /// or each request says who the client is.
+    pub(crate) fn admits(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        let handler = &self.handler;
+        let admits = handler.addresses.expects_proxy_header(address) || self.allows(address);
+        if !admits {
+            self.closed(peer, CloseReason::Forbidden);
+        }
+        admits
+    }
+
     /// Serves one connection until it is closed, and counts it.
-    pub(crate) async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let metrics = &self.handler.server_metrics;
-        metrics.connections.inc();
-        let (Ok(reason) | Err(reason)) = self.run(stream, peer).await;
-        metrics.connections.dec();
-        metrics.closed(reason);
+    pub(crate) async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        entry: Arc<ConnectionEntry>,
+    ) {
+        let connections = &self.handler.server_metrics.connections;
+        connections.inc();
+        let reason = tokio::select! {
+            (Ok(reason) | Err(reason)) = self.run(stream, peer, &entry) => reason,
+            () = entry.evicted() => CloseReason::Evicted,
+            () = self.first_push_is_late(&entry) => CloseReason::NoPush,
+        };
+        connections.dec();
+        self.closed(peer, reason);
+    }
+
+    fn closed(&self, peer: SocketAddr, reason: CloseReason) {
+        self.handler.server_metrics.closed(reason);
         tracing::debug!(%peer, reason = reason.label(), "connection closed");
+    }
+
+    /// Returns whether a client at this address may push on its connection.
+    fn allows(&self, address: IpAddr) -> bool {
+        let handler = &self.handler;
+        !handler.addresses.is_of_connection(address) || handler.gate.load().allows(address)
+    }
+
+    /// Resolves if the connection is still a stranger when its time is over.
+    async fn first_push_is_late(&self, entry: &ConnectionEntry) {
+        tokio::time::sleep(self.first_push_timeout).await;
+        if entry.is_authorized() {
+            std::future::pending().await
+        }
     }
 
     /// Asks all connections to end, open ones and those still to be served.
@@ -103,19 +149,25 @@ impl Connections {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
+        entry: &Arc<ConnectionEntry>,
     ) -> Result<CloseReason, CloseReason> {
         // Answers are small and must not wait for more; a failure only costs latency.
         let _ = stream.set_nodelay(true);
-        let client = self.client_address(&mut stream, peer).await?;
+        let address = self.client_address(&mut stream, peer, entry).await?;
+        let client = Client {
+            address,
+            entry: Arc::clone(entry),
+        };
+        let activity = || Activity::new(self.idle_timeouts, Arc::clone(entry));
         let Some(tls) = &self.tls else {
-            let activity = Activity::new(self.idle_timeouts);
+            let activity = activity();
             let (protocol, first) = self.detect(&mut stream, &activity).await?;
             return Ok(self
                 .serve_http(protocol, first, stream, client, activity)
                 .await);
         };
         let mut stream = self.handshake(tls, stream, peer).await?;
-        let activity = Activity::new(self.idle_timeouts);
+        let activity = activity();
         let (protocol, first) = match tls::negotiated(&stream) {
             Some(protocol) => (protocol, FirstBytes::default()),
             None => self.detect(&mut stream, &activity).await?,
@@ -131,19 +183,29 @@ impl Connections {
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
+        entry: &ConnectionEntry,
     ) -> Result<IpAddr, CloseReason> {
-        let address = peer.ip().to_canonical();
-        if !self.handler.addresses.expects_proxy_header(address) {
-            return Ok(address);
-        }
-        match timeout(self.header_timeout, read_proxy_header(stream)).await {
-            Ok(Ok(source)) => Ok(source.map_or(address, |source| source.ip().to_canonical())),
-            Ok(Err(error)) => {
-                tracing::debug!(%peer, %error, "PROXY header rejected; closing the connection");
-                Err(CloseReason::ProxyHeader)
+        let mut address = peer.ip().to_canonical();
+        if self.handler.addresses.expects_proxy_header(address) {
+            match timeout(self.header_timeout, read_proxy_header(stream)).await {
+                Ok(Ok(Some(source))) => address = source.ip().to_canonical(),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "PROXY header rejected; closing the connection");
+                    return Err(CloseReason::ProxyHeader);
+                }
+                Err(_) => return Err(CloseReason::ProxyHeader),
             }
-            Err(_) => Err(CloseReason::ProxyHeader),
+            if !self.allows(address) {
+                return Err(CloseReason::Forbidden);
+            }
         }
+        if self.handler.addresses.is_of_connection(address) {
+            entry
+                .count_for(address)
+                .map_err(|TooMany| CloseReason::AddressLimit)?;
+        }
+        Ok(address)
     }
 
     async fn handshake(
@@ -183,7 +245,7 @@ impl Connections {
         protocol: Protocol,
         first: FirstBytes,
         stream: S,
-        client: IpAddr,
+        client: Client,
         activity: Arc<Activity>,
     ) -> CloseReason
     where
@@ -192,8 +254,11 @@ impl Connections {
         let stream = Watched::new(stream, protocol, first, Arc::clone(&activity));
         let service = service_fn(|request: Request<Incoming>| {
             let (handler, guard) = (Arc::clone(&self.handler), activity.request_started());
+            let (client, activity) = (client.clone(), Arc::clone(&activity));
             async move {
-                let answer = handler.answer(request, client).await;
+                let answer = handler.answer(request, &client).await;
+                // The answer counts until it has left, and this until it begins to.
+                let answer = answer.map(|body| activity.answer(body));
                 drop(guard);
                 Ok::<_, Infallible>(answer)
             }
@@ -204,24 +269,41 @@ impl Connections {
         };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let reason = tokio::select! {
-            ended = connection.as_mut() => {
-                return if ended.is_ok() { CloseReason::Done } else { CloseReason::Error };
-            }
+            ended = connection.as_mut() => return self.after_end(ended),
             expired = activity.expired() => match expired {
                 // The client may have sent a request already: hyper still answers it.
                 Expired::KeepAlive => CloseReason::KeepAlive,
                 Expired::HeadTimeout | Expired::WriteStalled => return expired.into(),
             },
+            () = client.entry.refused() => CloseReason::Refused,
             () = self.drained(Some(protocol), &activity) => CloseReason::Drained,
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ended = connection => {}
             // The keep-alive timeout has expired already if it is the reason.
-            _expired = activity.expired(), if reason == CloseReason::Drained => {}
+            _expired = activity.expired(), if reason != CloseReason::KeepAlive => {}
             () = self.no_request_left(&activity) => {}
         }
         reason
+    }
+
+    /// Counts the answer that hyper has made itself if it could not read a head.
+    fn after_end(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) -> CloseReason {
+        let Err(error) = ended else {
+            return CloseReason::Done;
+        };
+        let own_answer = error.downcast_ref::<hyper::Error>().and_then(|error| {
+            if error.is_parse_too_large() {
+                Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            } else {
+                error.is_parse().then_some(StatusCode::BAD_REQUEST)
+            }
+        });
+        if let Some(status) = own_answer {
+            self.handler.server_metrics.responded(status);
+        }
+        CloseReason::Error
     }
 
     /// Resolves when a drain has to close the connection.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chrono::Utc;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Version};
 use tokio_util::sync::CancellationToken;
@@ -18,23 +19,26 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Admission, Reservation};
 use super::answer::{self, Answer, Refusal, RouteError, X_REQUEST_ID};
 use super::auth::{Caller, Denied, Gate};
-use super::body::{self, ReceivedBody};
+use super::body::{self, Encoding, ReceivedBody};
 use super::client_address::ClientAddresses;
 use super::metrics::{PushMetrics, ServerMetrics};
-use super::paths::{PathMatch, Paths};
-use super::publisher::{InFlightPush, Publisher};
+use super::paths::{self, PathMatch, Paths};
+use super::publisher::{Authorized, InFlightPush, Publisher};
+use super::strangers::ConnectionEntry;
+use super::trail::Trail;
 use crate::config::UnreadablePolicy;
 use crate::headers;
 use crate::kafka::Delivery;
 use crate::notification::{self, Notification, Rules, Unreadable};
-use crate::record::{Arrival, KeyedRecord};
+use crate::record::{Arrival, KeyedRecord, MAX_CONTENT_TYPE_BYTES};
 
 /// A longer `X-Request-Id` is replaced, so that logs and answers stay short.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 pub(crate) struct Handler {
     pub(crate) paths: Paths,
-    pub(crate) gate: Gate,
+    /// Exchanged when the settings are reloaded.
+    pub(crate) gate: ArcSwap<Gate>,
     pub(crate) addresses: ClientAddresses,
     pub(crate) admission: Admission,
     pub(crate) publisher: Publisher,
@@ -53,6 +57,15 @@ pub(crate) struct Handler {
     /// Cancelled shortly before the shutdown deadline: new pushes are refused.
     pub(crate) cancel_pending: CancellationToken,
     pub(crate) request_ids: RequestIds,
+    pub(crate) trail: Arc<Trail>,
+}
+
+/// Who a connection belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// The other end of the connection, or the client in its PROXY header.
+    pub(crate) address: IpAddr,
+    pub(crate) entry: Arc<ConnectionEntry>,
 }
 
 /// Makes ids that no other instance makes: a random start and a counter.
@@ -62,38 +75,41 @@ pub(crate) struct RequestIds {
     next: AtomicU64,
 }
 
-/// A `POST` to a configured path, whose head is complete.
-struct Push<'a> {
-    path: PathMatch<'a, 'a>,
-    head: &'a Parts,
-    peer: IpAddr,
-    request_id: &'a HeaderValue,
+/// A push that the gate has let pass: what is kept of its head, which may be a
+/// thousand times larger than on the wire (RFC 7541).
+struct Push {
+    address: Option<IpAddr>,
+    /// The path as configured, without a token.
+    path: Arc<str>,
+    request_id: HeaderValue,
+    encoding: Encoding,
+    traceparent: Option<Bytes>,
+    /// `None` if it is absent, or too long to be kept.
+    content_type: Option<Bytes>,
+}
+
+/// An answer, and what it means for the connection.
+struct Answered {
+    answer: Answer,
+    /// Whether the next request on the connection could not be found, or is not
+    /// welcome.
+    must_close: bool,
 }
 
 impl Handler {
     /// Answers one request, at the latest at its answer deadline.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, client: &Client) -> Answer {
         let (head, body) = request.into_parts();
-        let request_id = self.request_ids.id_for(&head.headers);
-        let mut answer = match self.route(&head) {
-            Ok(path) => {
-                let push = Push {
-                    path,
-                    head: &head,
-                    peer,
-                    request_id: &request_id,
-                };
-                self.answer_push(&push, body).await
-            }
-            Err(error) => {
-                body::discard_rest(body);
-                error.into_answer()
-            }
-        };
+        let (version, request_id) = (head.version, self.request_ids.id_for(&head.headers));
+        let Answered {
+            mut answer,
+            must_close,
+        } = self.answer_request(head, body, client, &request_id).await;
         answer.headers_mut().insert(X_REQUEST_ID, request_id);
-        if head.version <= Version::HTTP_11 && self.draining.load(Ordering::Relaxed) {
-            // The client's pool reconnects, to another instance, before the
-            // listener closes. HTTP/2 has GOAWAY for that.
+        // In a drain, the client's pool reconnects, to another instance, before the
+        // listener closes. HTTP/2 has GOAWAY for that.
+        let closes = must_close || self.draining.load(Ordering::Relaxed);
+        if version <= Version::HTTP_11 && closes {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -101,80 +117,177 @@ impl Handler {
         answer
     }
 
-    fn route<'a>(&'a self, head: &'a Parts) -> Result<PathMatch<'a, 'a>, RouteError> {
-        let path = self.paths.find(head.uri.path());
-        let path = path.ok_or(RouteError::NotFound)?;
-        if head.method == Method::POST {
+    async fn answer_request(
+        &self,
+        head: Parts,
+        body: Incoming,
+        client: &Client,
+        request_id: &HeaderValue,
+    ) -> Answered {
+        let rest = RestOfBody::of(&head.headers);
+        let opened = self.open(&head, client, request_id);
+        // Nothing of the head is kept while the push waits.
+        drop(head);
+        let (mut in_flight, admitted) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let is_unread = rest.discard(body);
+                return Answered {
+                    answer: error.into_answer(),
+                    must_close: is_unread || error.breaks_framing(),
+                };
+            }
+        };
+        let push = match admitted {
+            Ok(push) => push,
+            Err(refusal) => {
+                in_flight.finish(refusal.outcome());
+                if refusal.is_of_gate() {
+                    client.entry.refuse();
+                }
+                let is_unread = rest.discard(body);
+                return Answered {
+                    answer: refusal.into_answer(),
+                    must_close: is_unread || refusal.is_of_gate(),
+                };
+            }
+        };
+        in_flight.authorize(Authorized {
+            trail: Arc::clone(&self.trail),
+            request_id: push.request_id.clone(),
+            path: Arc::clone(&push.path),
+        });
+        self.answer_push(push, body, rest, in_flight).await
+    }
+
+    /// Decides by the head whether a request is a push, and whether it passes the
+    /// gate. A push is counted from here on.
+    fn open(
+        &self,
+        head: &Parts,
+        client: &Client,
+        request_id: &HeaderValue,
+    ) -> Result<(InFlightPush, Result<Push, Refusal>), RouteError> {
+        check_framing(head)?;
+        let path = paths::normalized(head.uri.path());
+        let path = self.route(&path, &head.method)?;
+        let in_flight = InFlightPush::start(Arc::clone(&self.push_metrics));
+        let address = self.addresses.of_request(client.address, &head.headers);
+        let admitted = self.admit(head, &path, address, request_id);
+        match &admitted {
+            Ok(_) => client.entry.authorize(),
+            Err(refusal) => log_refusal(request_id, address, *refusal),
+        }
+        Ok((in_flight, admitted))
+    }
+
+    fn route<'a>(
+        &'a self,
+        path: &'a str,
+        method: &Method,
+    ) -> Result<PathMatch<'a, 'a>, RouteError> {
+        let path = self.paths.find(path).ok_or(RouteError::NotFound)?;
+        if *method == Method::POST {
             Ok(path)
         } else {
             Err(RouteError::MethodNotAllowed)
         }
     }
 
-    async fn answer_push(&self, push: &Push<'_>, mut body: Incoming) -> Answer {
-        let in_flight = InFlightPush::start(Arc::clone(&self.push_metrics));
-        match self.prepare(push, &mut body, in_flight.started()).await {
-            Ok((record, reservation)) => self.publish(push, record, in_flight, reservation).await,
-            Err(refusal) => {
-                in_flight.finish(refusal.outcome());
-                body::discard_rest(body);
-                refuse(push, refusal)
-            }
-        }
-    }
-
-    /// Authorizes a push, reads its body and makes the record to publish.
-    /// Nothing is stored if any of these refuses it.
-    async fn prepare(
+    /// Lets a push pass the gate, and takes from its head what is needed later.
+    fn admit(
         &self,
-        push: &Push<'_>,
-        incoming: &mut Incoming,
-        started: Instant,
-    ) -> Result<(KeyedRecord, Reservation), Refusal> {
+        head: &Parts,
+        path: &PathMatch<'_, '_>,
+        address: Option<IpAddr>,
+        request_id: &HeaderValue,
+    ) -> Result<Push, Refusal> {
         if self.cancel_pending.is_cancelled() {
             return Err(Refusal::Draining);
         }
-        self.authorize(push)?;
-        let (body, reservation) = self.receive(push, incoming, started).await?;
-        let record = self.to_record(push, &body)?;
-        Ok((record, reservation))
+        let headers = &head.headers;
+        let caller = Caller {
+            address,
+            headers,
+            query: head.uri.query(),
+            path_token: path.token,
+        };
+        let gate = self.gate.load();
+        gate.authorize(&caller).map_err(|denied| {
+            self.push_metrics.refused_by_gate(denied);
+            match denied {
+                Denied::Unauthorized => Refusal::Unauthorized {
+                    challenge: gate.challenge(),
+                },
+                Denied::Forbidden => Refusal::Forbidden,
+            }
+        })?;
+        Ok(Push {
+            address,
+            path: Arc::clone(path.name),
+            request_id: request_id.clone(),
+            encoding: body::encoding(headers)?,
+            traceparent: traceparent(headers),
+            content_type: content_type(headers),
+        })
     }
 
-    fn authorize(&self, push: &Push<'_>) -> Result<(), Refusal> {
-        let headers = &push.head.headers;
-        let caller = Caller {
-            address: self.addresses.of_request(push.peer, headers),
-            headers,
-            query: push.head.uri.query(),
-            path_token: push.path.token,
+    async fn answer_push(
+        &self,
+        push: Push,
+        mut body: Incoming,
+        rest: RestOfBody,
+        in_flight: InFlightPush,
+    ) -> Answered {
+        let received = self.receive(&push, &mut body, in_flight.started());
+        let record = match received.await {
+            Ok((body, reservation)) => self
+                .to_record(&push, &body)
+                .map(|record| (record, reservation)),
+            Err(refusal) => Err(refusal),
         };
-        self.gate.authorize(&caller).map_err(|denied| match denied {
-            Denied::Unauthorized => Refusal::Unauthorized {
-                challenge: self.gate.challenge(),
-            },
-            Denied::Forbidden => Refusal::Forbidden,
-        })
+        let result = match record {
+            Ok((record, reservation)) => self.publish(record, in_flight, reservation).await,
+            Err(refusal) => {
+                in_flight.finish(refusal.outcome());
+                Err(refusal)
+            }
+        };
+        let is_unread = rest.discard(body);
+        let answer = match result {
+            Ok(delivery) => accept(&push.request_id, &delivery),
+            Err(refusal) => {
+                log_refusal(&push.request_id, push.address, refusal);
+                refusal.into_answer()
+            }
+        };
+        Answered {
+            answer,
+            must_close: is_unread,
+        }
     }
 
     /// Reads the whole body, within the limits of size, time and memory.
     async fn receive(
         &self,
-        push: &Push<'_>,
+        push: &Push,
         incoming: &mut Incoming,
         started: Instant,
     ) -> Result<(ReceivedBody, Reservation), Refusal> {
         let limit = self.max_body_bytes;
-        let encoding = body::encoding(&push.head.headers)?;
         if body::declared_too_large(incoming, limit) {
             return Err(Refusal::BodyTooLarge { limit });
         }
         let declared = hyper::body::Body::size_hint(incoming).exact();
         let mut reservation = self.admission.reserve(declared).await?;
-        let reading = body::read(incoming, encoding, limit, &mut reservation);
+        let reading = body::read(incoming, push.encoding, limit, &mut reservation);
         let deadline = started + self.body_timeout;
-        let body = tokio::time::timeout_at(deadline.into(), reading)
-            .await
-            .map_err(|_| Refusal::BodyTimeout)??;
+        let body = tokio::select! {
+            body = reading => body?,
+            () = tokio::time::sleep_until(deadline.into()) => return Err(Refusal::BodyTimeout),
+            // Answered, and not reset at the end of the drain.
+            () = self.cancel_pending.cancelled() => return Err(Refusal::Draining),
+        };
         if body.bytes.is_empty() {
             return Err(Refusal::EmptyBody);
         }
@@ -183,7 +296,7 @@ impl Handler {
 
     /// Makes the record of a body. One that cannot be read becomes a dead
     /// letter, or is refused if `http.unreadable` says so.
-    fn to_record(&self, push: &Push<'_>, body: &ReceivedBody) -> Result<KeyedRecord, Refusal> {
+    fn to_record(&self, push: &Push, body: &ReceivedBody) -> Result<KeyedRecord, Refusal> {
         let bytes = &body.bytes;
         let arrival = push.arrival();
         let read = if body.corrupt_gzip {
@@ -201,8 +314,7 @@ impl Handler {
                 ))
             }
             (Err(unreadable), UnreadablePolicy::DeadLetter) => {
-                let content_type = push.head.headers.get(CONTENT_TYPE);
-                let content_type = content_type.map(HeaderValue::as_bytes);
+                let content_type = push.content_type.as_deref();
                 Ok(KeyedRecord::from_unreadable(
                     bytes,
                     &unreadable,
@@ -225,18 +337,13 @@ impl Handler {
 
     async fn publish(
         &self,
-        push: &Push<'_>,
         record: KeyedRecord,
         in_flight: InFlightPush,
         reservation: Reservation,
-    ) -> Answer {
+    ) -> Result<Delivery, Refusal> {
         let result = self.publisher.publish(record, in_flight, reservation);
-        match result.await {
-            Ok(Ok(delivery)) => accept(push, &delivery),
-            Ok(Err(refusal)) => refuse(push, refusal),
-            // The task ends without a result only if it panics.
-            Err(_) => refuse(push, Refusal::Unconfirmed),
-        }
+        // The task ends without a result only if it panics.
+        result.await.unwrap_or(Err(Refusal::Unconfirmed))
     }
 }
 
@@ -248,13 +355,67 @@ impl std::fmt::Debug for Handler {
     }
 }
 
-impl Push<'_> {
+impl Push {
     fn arrival(&self) -> Arrival {
         Arrival {
-            source: Bytes::copy_from_slice(self.path.name.as_bytes()),
+            source: Bytes::copy_from_slice(self.path.as_bytes()),
             received_at: Utc::now(),
-            traceparent: traceparent(&self.head.headers),
+            traceparent: self.traceparent.clone(),
         }
+    }
+}
+
+/// What becomes of a body that is not read to its end.
+#[derive(Debug, Clone, Copy)]
+enum RestOfBody {
+    /// It is on its way, and read without being kept.
+    Discarded,
+    /// The client waits for a 100 before it sends it (RFC 9110, 10.1.1), and reading
+    /// on would ask for it.
+    NeverAskedFor,
+}
+
+impl RestOfBody {
+    fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key(EXPECT) {
+            Self::NeverAskedFor
+        } else {
+            Self::Discarded
+        }
+    }
+
+    /// Returns whether there is a rest.
+    fn discard(self, body: Incoming) -> bool {
+        let is_unread = !body.is_end_stream();
+        match self {
+            Self::Discarded => body::discard_rest(body),
+            Self::NeverAskedFor => drop(body),
+        }
+        is_unread
+    }
+}
+
+/// Checks what HTTP/1.1 requires of a head and hyper accepts without (RFC 9112, 3.2
+/// and 6.1).
+fn check_framing(head: &Parts) -> Result<(), RouteError> {
+    let all = |name| head.headers.get_all(name).iter();
+    if head.version == Version::HTTP_11 && all(HOST).count() != 1 {
+        return Err(RouteError::Host);
+    }
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let mut codings = all(TRANSFER_ENCODING);
+    if codings.len() > 1 || !codings.all(is_chunked) {
+        return Err(RouteError::TransferCoding);
+    }
+    Ok(())
+}
+
+/// The sender's content type, copied because it shares memory with the whole head.
+fn content_type(headers: &HeaderMap) -> Option<Bytes> {
+    const JSON: &[u8] = b"application/json";
+    match headers.get(CONTENT_TYPE)?.as_bytes() {
+        JSON => Some(Bytes::from_static(JSON)),
+        other => (other.len() <= MAX_CONTENT_TYPE_BYTES).then(|| Bytes::copy_from_slice(other)),
     }
 }
 
@@ -274,7 +435,9 @@ impl RequestIds {
                 && id.len() <= MAX_REQUEST_ID_BYTES
                 && id.iter().all(u8::is_ascii_graphic)
         });
-        own.cloned().unwrap_or_else(|| self.next())
+        // Copied, because it shares memory with the whole head.
+        let own = own.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
+        own.unwrap_or_else(|| self.next())
     }
 
     fn next(&self) -> HeaderValue {
@@ -285,9 +448,9 @@ impl RequestIds {
 }
 
 /// Logs and answers a push that Kafka has acknowledged.
-fn accept(push: &Push<'_>, delivery: &Delivery) -> Answer {
+fn accept(request_id: &HeaderValue, delivery: &Delivery) -> Answer {
     tracing::debug!(
-        request_id = push.request_id.to_str().unwrap_or("-"),
+        request_id = request_id.to_str().unwrap_or("-"),
         topic = delivery.topic().label(),
         partition = delivery.partition(),
         offset = delivery.offset(),
@@ -296,19 +459,18 @@ fn accept(push: &Push<'_>, delivery: &Delivery) -> Answer {
     answer::stored(delivery)
 }
 
-/// Logs and answers a refusal.
+/// Logs a refusal.
 ///
 /// At `debug`: metrics tell operators how many there are, and a flood of
 /// refused requests must not become a flood of log lines.
-fn refuse(push: &Push<'_>, refusal: Refusal) -> Answer {
+fn log_refusal(request_id: &HeaderValue, client: Option<IpAddr>, refusal: Refusal) {
     tracing::debug!(
-        request_id = push.request_id.to_str().unwrap_or("-"),
-        peer = %push.peer,
+        request_id = request_id.to_str().unwrap_or("-"),
+        client = client.map(tracing::field::display),
         status = refusal.status().as_u16(),
         kind = refusal.kind(),
         "push refused"
     );
-    refusal.into_answer()
 }
 
 /// The request's `traceparent` if it has the form of version 00 (W3C Trace

@@ -15,17 +15,20 @@
 //!                    └─────── bytes (HTTP/1) ─────┴─────────request────────┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 use super::protocol::{FirstBytes, Protocol};
+use super::strangers::ConnectionEntry;
 
 /// How long a connection may be silent, by what it is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,31 @@ pub(crate) struct Activity {
     requests: AtomicUsize,
     waiting: AtomicU64,
     write_stalled: AtomicU64,
+    entry: Arc<ConnectionEntry>,
+    unsent: Mutex<Unsent>,
+}
+
+/// When each answer began that has not left yet.
+#[derive(Debug, Default)]
+struct Unsent {
+    next_id: u64,
+    began: BTreeMap<u64, Instant>,
+}
+
+/// The body of an answer. A client that does not take it (HTTP/2's flow control
+/// lets it refuse) has its connection closed like one that does not read.
+#[derive(Debug)]
+pub(crate) struct AnswerBody<B> {
+    body: B,
+    is_done: bool,
+    unsent: Option<UnsentAnswer>,
+}
+
+/// An answer that has not left.
+#[derive(Debug)]
+struct UnsentAnswer {
+    activity: Arc<Activity>,
+    id: u64,
 }
 
 /// A request in progress. While one is held, its connection is not idle.
@@ -76,9 +104,11 @@ pub(crate) struct Watched<S> {
 impl Activity {
     /// Starts the time for the first request: call it when the connection is
     /// accepted and its TLS handshake is done.
-    pub(crate) fn new(timeouts: IdleTimeouts) -> Arc<Self> {
+    pub(crate) fn new(timeouts: IdleTimeouts, entry: Arc<ConnectionEntry>) -> Arc<Self> {
         Arc::new(Self {
             timeouts,
+            entry,
+            unsent: Mutex::default(),
             started: Instant::now(),
             requests: AtomicUsize::new(0),
             waiting: AtomicU64::new(Waiting::FIRST_REQUEST.pack()),
@@ -91,6 +121,31 @@ impl Activity {
     pub(crate) fn request_started(self: &Arc<Self>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::AcqRel);
         RequestGuard(Arc::clone(self))
+    }
+
+    /// Wraps the body of an answer, so that the answer must leave in time.
+    pub(crate) fn answer<B: Body>(self: &Arc<Self>, body: B) -> AnswerBody<B> {
+        let is_empty = body.is_end_stream();
+        AnswerBody {
+            unsent: (!is_empty).then(|| self.begin_answer()),
+            is_done: is_empty,
+            body,
+        }
+    }
+
+    fn begin_answer(self: &Arc<Self>) -> UnsentAnswer {
+        let mut unsent = self.unsent();
+        let id = unsent.next_id;
+        unsent.next_id += 1;
+        unsent.began.insert(id, Instant::now());
+        UnsentAnswer {
+            activity: Arc::clone(self),
+            id,
+        }
+    }
+
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a request is in progress.
@@ -148,10 +203,11 @@ impl Activity {
 
     fn write_deadline(&self) -> Option<(Instant, Expired)> {
         let since = self.write_stalled.load(Ordering::Acquire);
-        (since != NEVER).then(|| {
-            let since = self.started + Duration::from_micros(since);
-            (since + self.timeouts.write, Expired::WriteStalled)
-        })
+        let stalled = (since != NEVER).then(|| self.started + Duration::from_micros(since));
+        // Ids rise with time, so the first began first.
+        let unsent = self.unsent().began.first_key_value().map(|(_, at)| *at);
+        let since = stalled.into_iter().chain(unsent).min()?;
+        Some((since + self.timeouts.write, Expired::WriteStalled))
     }
 
     fn longest_sleep(&self) -> Duration {
@@ -192,6 +248,36 @@ impl Activity {
         if self.write_stalled.load(Ordering::Acquire) != NEVER {
             self.write_stalled.store(NEVER, Ordering::Release);
         }
+    }
+}
+
+impl<B: Body + Unpin> Body for AnswerBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.is_done |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    /// Only after hyper has asked for a frame behind the last one: over HTTP/2 it
+    /// does so when the client has taken those before.
+    fn is_end_stream(&self) -> bool {
+        self.is_done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for UnsentAnswer {
+    fn drop(&mut self) {
+        self.activity.unsent().began.remove(&self.id);
     }
 }
 
@@ -262,6 +348,9 @@ impl<S> Watched<S> {
     /// 9112, 2.2). HTTP/2 also sends settings and pings there, so its bytes say
     /// nothing.
     fn received(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.activity.entry.bytes_arrived();
+        }
         let blank = bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
         if self.protocol == Protocol::Http1 && !blank {
             self.activity.head_bytes_arrived();

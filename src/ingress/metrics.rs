@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
+use super::auth::Denied;
 use crate::metrics::{Metrics, signed};
 use crate::notification::{Cause, Field, NotifyType};
 
@@ -42,7 +43,7 @@ impl Outcome {
         Self::Disconnected,
     ];
 
-    const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::DeadLettered => "dead_lettered",
@@ -56,7 +57,7 @@ impl Outcome {
     }
 
     /// Returns whether the push is answered 200.
-    const fn is_success(self) -> bool {
+    pub(crate) const fn is_success(self) -> bool {
         match self {
             Self::Stored | Self::DeadLettered => true,
             Self::Rejected
@@ -91,6 +92,7 @@ pub(crate) struct PushMetrics {
     drift: IntCounterVec,
     in_flight_bytes: IntGauge,
     consecutive_failures: IntGauge,
+    refused_by_gate: [IntCounter; Denied::ALL.len()],
     max_in_flight: IntGauge,
     max_in_flight_bytes: IntGauge,
 }
@@ -115,7 +117,14 @@ impl PushMetrics {
         for reason in Cause::REASONS {
             dead_letters.with_label_values(&[reason]);
         }
+        let refused_by_gate = metrics.counters(
+            "gate_refusals_total",
+            "Pushes refused because of their credentials or their address, by reason.",
+            &["reason"],
+        );
         Self {
+            refused_by_gate: Denied::ALL
+                .map(|denied| refused_by_gate.with_label_values(&[denied.label()])),
             received: metrics.counter(
                 "pushes_received_total",
                 "Pushes received: POST requests to a configured path.",
@@ -145,7 +154,7 @@ impl PushMetrics {
             ),
             consecutive_failures: metrics.gauge(
                 "consecutive_failed_pushes",
-                "Pushes not answered 200 since the last one that was.",
+                "Authorized pushes not answered 200 since the last one that was.",
             ),
             max_in_flight: metrics.gauge(
                 "max_pushes_in_flight",
@@ -168,8 +177,21 @@ impl PushMetrics {
         self.in_flight.inc();
     }
 
-    /// To be called exactly once for each push received.
-    pub(crate) fn finished(&self, outcome: Outcome, notify_type: NotifyType, took: Duration) {
+    /// To be called for each push that the gate refuses, besides
+    /// [`PushMetrics::finished`].
+    pub(crate) fn refused_by_gate(&self, denied: Denied) {
+        self.refused_by_gate[denied.index()].inc();
+    }
+
+    /// To be called exactly once for each push received. Only those that the gate
+    /// has let pass count as failed: a stranger must neither raise nor hide an alert.
+    pub(crate) fn finished(
+        &self,
+        outcome: Outcome,
+        notify_type: NotifyType,
+        took: Duration,
+        is_authorized: bool,
+    ) {
         if let Some(outcomes) = self.outcomes.get(notify_type.index()) {
             outcomes[outcome.index()].inc();
         }
@@ -178,7 +200,7 @@ impl PushMetrics {
         // number matters more than their rate.
         if outcome.is_success() {
             self.consecutive_failures.set(0);
-        } else {
+        } else if is_authorized {
             self.consecutive_failures.inc();
         }
         self.in_flight.dec();
@@ -223,10 +245,20 @@ pub(crate) enum CloseReason {
     ProxyHeader,
     /// The process is shutting down.
     Drained,
+    /// The client's address is not allowed.
+    Forbidden,
+    /// The gate refused a request.
+    Refused,
+    /// No authorized push arrived in time.
+    NoPush,
+    /// Another connection needed the place of this stranger.
+    Evicted,
+    /// The address had as many connections as one may have.
+    AddressLimit,
 }
 
 impl CloseReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 13] = [
         Self::Done,
         Self::Error,
         Self::HeadTimeout,
@@ -235,6 +267,11 @@ impl CloseReason {
         Self::Handshake,
         Self::ProxyHeader,
         Self::Drained,
+        Self::Forbidden,
+        Self::Refused,
+        Self::NoPush,
+        Self::Evicted,
+        Self::AddressLimit,
     ];
 
     pub(crate) const fn label(self) -> &'static str {
@@ -247,6 +284,11 @@ impl CloseReason {
             Self::Handshake => "handshake",
             Self::ProxyHeader => "proxy-header",
             Self::Drained => "drained",
+            Self::Forbidden => "forbidden",
+            Self::Refused => "refused",
+            Self::NoPush => "no-push",
+            Self::Evicted => "evicted",
+            Self::AddressLimit => "address-limit",
         }
     }
 
@@ -274,7 +316,7 @@ pub(crate) struct ServerMetrics {
 
 impl ServerMetrics {
     /// Every status that the listener answers with.
-    const STATUSES: [StatusCode; 11] = [
+    const STATUSES: [StatusCode; 12] = [
         StatusCode::OK,
         StatusCode::BAD_REQUEST,
         StatusCode::UNAUTHORIZED,
@@ -285,6 +327,7 @@ impl ServerMetrics {
         StatusCode::PAYLOAD_TOO_LARGE,
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        StatusCode::NOT_IMPLEMENTED,
         StatusCode::SERVICE_UNAVAILABLE,
     ];
 

@@ -3,6 +3,7 @@
 //! Knows nothing of whether that token is right (`auth`), nor of methods and
 //! answers (`handler`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::PathTemplate;
@@ -13,8 +14,8 @@ const TOKEN_IN_NAME: &str = "%7Btoken%7D";
 
 /// The paths on which the listener accepts pushes.
 ///
-/// A trailing slash makes no difference. Percent-encoding is compared as it
-/// was sent: the platform repeats its callback URL byte for byte.
+/// A trailing slash makes no difference. Requests are compared after
+/// [`normalized`], as the configured paths are.
 #[derive(Debug)]
 pub(crate) struct Paths {
     /// Paths without a token first, so that `/push/{token}` never matches
@@ -41,8 +42,8 @@ impl Paths {
         Self { configured }
     }
 
-    /// The configured path that matches `path`, the path of a request without
-    /// its query. Allocates nothing.
+    /// The configured path that matches `path`, the [`normalized`] path of a
+    /// request without its query. Allocates nothing.
     ///
     /// A `{token}` segment matches any segment that is not empty: whether the
     /// token is right is for the gate to decide.
@@ -57,6 +58,75 @@ impl Paths {
     }
 }
 
+/// Returns a path with the escapes of unreserved characters decoded and its dot
+/// segments removed: two paths that differ in nothing else are the same (RFC 3986,
+/// 6.2.2). All other escapes stay as they were sent.
+pub(crate) fn normalized(path: &str) -> Cow<'_, str> {
+    let decoded = without_needless_escapes(path);
+    if !decoded
+        .split('/')
+        .any(|segment| matches!(segment, "." | ".."))
+    {
+        return decoded;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = decoded.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." => {}
+            ".." => {
+                // Not beyond the root, which is the empty segment before the first slash.
+                if kept.len() > 1 {
+                    kept.pop();
+                }
+            }
+            _ => {
+                kept.push(segment);
+                continue;
+            }
+        }
+        if is_last {
+            // `/a/.` and `/a/b/..` are `/a/`.
+            kept.push("");
+        }
+    }
+    Cow::Owned(kept.join("/"))
+}
+
+/// Decodes the escapes of letters, digits and `-._~` (RFC 3986, 2.3).
+fn without_needless_escapes(path: &str) -> Cow<'_, str> {
+    let mut parts = path.split('%');
+    let first = parts.next().unwrap_or_default();
+    let mut decoded = String::new();
+    for (index, part) in parts.enumerate() {
+        if index == 0 {
+            decoded.push_str(first);
+        }
+        let escaped = part.get(..2).and_then(|hex| {
+            let byte = u8::from_str_radix(hex, 16).ok()?;
+            hex.bytes()
+                .all(|digit| digit.is_ascii_hexdigit())
+                .then_some(byte)
+        });
+        match escaped {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                decoded.push(char::from(byte));
+                decoded.push_str(&part[2..]);
+            }
+            Some(_) | None => {
+                decoded.push('%');
+                decoded.push_str(part);
+            }
+        }
+    }
+    if path.contains('%') {
+        Cow::Owned(decoded)
+    } else {
+        Cow::Borrowed(path)
+    }
+}
+
 /// A path without its trailing slash, split at its token.
 #[derive(Debug)]
 struct ConfiguredPath {
@@ -68,7 +138,8 @@ struct ConfiguredPath {
 
 impl ConfiguredPath {
     fn new(template: &PathTemplate) -> Self {
-        let path = without_trailing_slash(template.as_str());
+        let path = normalized(template.as_str());
+        let path = without_trailing_slash(&path);
         let (before, after) = match path.split_once(PathTemplate::TOKEN) {
             Some((before, after)) => (before, Some(after)),
             None => (path, None),
@@ -143,6 +214,33 @@ mod tests {
             let found = paths.find(path).map(|found| (&**found.name, found.token));
             assert_eq!(found, expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_is_compared_without_needless_escapes_and_dot_segments() {
+        let rows = [
+            ("/n", "/n"),
+            ("/%6E", "/n"),
+            ("/%6e%2F%7e", "/n%2F~"),
+            ("/%2fn", "/%2fn"),
+            ("/a%zz%4", "/a%zz%4"),
+            ("/%+41", "/%+41"),
+            ("/x/../n", "/n"),
+            ("/./n/.", "/n/"),
+            ("/n/x/..", "/n/"),
+            ("/../../n", "/n"),
+            ("/%2e%2E/n", "/n"),
+            ("/..", "/"),
+            ("/n/...", "/n/..."),
+            ("//n", "//n"),
+            ("*", "*"),
+            ("", ""),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(normalized(path), expected, "{path}");
+        }
+        let paths = paths(&["/a/%6Eotify"]);
+        assert!(paths.find(&normalized("/a/x/../notify/")).is_some());
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Reservation;
 use super::answer::Refusal;
 use super::metrics::{Outcome, PushMetrics};
+use super::trail::Trail;
 use crate::kafka::{Delivery, DeliveryError, Producer};
 use crate::notification::NotifyType;
 use crate::process::logging::EVENTS;
@@ -40,7 +42,17 @@ pub(crate) struct InFlightPush {
     metrics: Arc<PushMetrics>,
     started: Instant,
     notify_type: NotifyType,
+    authorized: Option<Authorized>,
     finished: bool,
+}
+
+/// What the trail says of a push that the gate has let pass.
+#[derive(Debug)]
+pub(crate) struct Authorized {
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) request_id: HeaderValue,
+    /// The path as configured, without a token.
+    pub(crate) path: Arc<str>,
 }
 
 /// The fields of the event `stored` that are known before delivery.
@@ -58,8 +70,14 @@ impl InFlightPush {
             metrics,
             started: Instant::now(),
             notify_type: NotifyType::Other,
+            authorized: None,
             finished: false,
         }
+    }
+
+    /// The gate has let the push pass: it leaves a trail if it fails.
+    pub(crate) fn authorize(&mut self, authorized: Authorized) {
+        self.authorized = Some(authorized);
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -71,9 +89,17 @@ impl InFlightPush {
     }
 
     fn count(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.finished, true) {
-            self.metrics
-                .finished(outcome, self.notify_type, self.started.elapsed());
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let (took, is_authorized) = (self.started.elapsed(), self.authorized.is_some());
+        self.metrics
+            .finished(outcome, self.notify_type, took, is_authorized);
+        if let Some(push) = &self.authorized
+            && !outcome.is_success()
+        {
+            let request_id = push.request_id.to_str().unwrap_or("-");
+            push.trail.log(request_id, &push.path, outcome);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The listener: accept loop, limit of connections, backlog and drain.
 //!
+//! At the limit a stranger gives way to a new connection; the new one waits only
+//! if every connection has brought an authorized push.
 //! A drain loses no connection that the kernel has accepted: the backlog is
 //! emptied before the listener closes, and every connection ends in its own
 //! time. Knows nothing of what happens on a connection (`connection`).
@@ -10,12 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
+use super::strangers::Strangers;
+use crate::config::Limits;
+use crate::process::fail_point::{self, fail_point};
 
 /// The connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -29,6 +34,7 @@ const BACKLOG_QUIET: Duration = Duration::from_millis(50);
 pub(crate) struct Server {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     connections: Arc<Connections>,
     tasks: TaskTracker,
 }
@@ -39,12 +45,13 @@ impl Server {
     /// Returns the operating system's error if `address` cannot be bound.
     pub(crate) fn bind(
         address: SocketAddr,
-        max_connections: usize,
+        limits: &Limits,
         connections: Connections,
     ) -> std::io::Result<Self> {
         Ok(Self {
             listener: listen(address)?,
-            permits: Arc::new(Semaphore::new(max_connections)),
+            permits: Arc::new(Semaphore::new(limits.max_connections)),
+            strangers: Strangers::new(limits.max_connections_per_address),
             connections: Arc::new(connections),
             tasks: TaskTracker::new(),
         })
@@ -70,16 +77,31 @@ impl Server {
         self.tasks.wait().await;
     }
 
-    /// Waits for a permit before it accepts: what exceeds the limit stays in
-    /// the kernel's backlog.
+    /// A connection that is not allowed takes no place. What exceeds the limit
+    /// stays in the kernel's backlog.
     async fn accept(&self) {
-        // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+        loop {
+            fail_point(fail_point::ACCEPT);
             match self.listener.accept().await {
-                Ok((stream, peer)) => self.start(stream, peer, permit),
+                Ok((_, peer)) if !self.connections.admits(peer) => {}
+                // The semaphore is never closed.
+                Ok((stream, peer)) => {
+                    if let Ok(permit) = self.place().await {
+                        self.start(stream, peer, permit);
+                    }
+                }
                 Err(error) => back_off(&error).await,
             }
         }
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let permits = || Arc::clone(&self.permits);
+        if let Ok(permit) = permits().try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.strangers.evict_idlest();
+        permits().acquire_owned().await
     }
 
     /// The kernel has completed the handshake of the connections in the
@@ -89,6 +111,7 @@ impl Server {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             let quiet = end.min(Instant::now() + BACKLOG_QUIET);
             match tokio::time::timeout_at(quiet, self.listener.accept()).await {
+                Ok(Ok((_, peer))) if !self.connections.admits(peer) => {}
                 Ok(Ok((stream, peer))) => self.start(stream, peer, permit),
                 Ok(Err(_)) | Err(_) => return,
             }
@@ -97,8 +120,9 @@ impl Server {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let connections = Arc::clone(&self.connections);
+        let entry = Arc::new(self.strangers.register());
         self.tasks.spawn(async move {
-            connections.serve(stream, peer).await;
+            connections.serve(stream, peer, entry).await;
             drop(permit);
         });
     }

@@ -26,6 +26,8 @@ use super::protocol::Protocol;
 
 const ALPN_HTTP2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// HTTP/1.0 differs from 1.1 in what a request says, not in how it is read.
+const ALPN_HTTP1_0: &[u8] = b"http/1.0";
 
 /// Terminates TLS 1.2 and 1.3 on the listener.
 ///
@@ -124,7 +126,7 @@ impl TlsTerminator {
 pub(crate) fn negotiated<S>(stream: &TlsStream<S>) -> Option<Protocol> {
     match stream.get_ref().1.alpn_protocol()? {
         ALPN_HTTP2 => Some(Protocol::Http2),
-        ALPN_HTTP1 => Some(Protocol::Http1),
+        ALPN_HTTP1 | ALPN_HTTP1_0 => Some(Protocol::Http1),
         _ => None,
     }
 }
@@ -179,7 +181,9 @@ fn server_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     // Best first.
-    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    config.alpn_protocols = [ALPN_HTTP2, ALPN_HTTP1, ALPN_HTTP1_0]
+        .map(<[u8]>::to_vec)
+        .into();
     config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
     Ok(config)
 }

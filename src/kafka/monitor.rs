@@ -22,7 +22,9 @@ use super::failure::{Denial, Failure, Operation, Resource};
 use super::metrics::TopicFindings;
 use super::replacement::{Reason, Replacement};
 use super::topic_check::{Severity, TopicCheck};
+use crate::process::fail_point::{self, fail_point};
 use crate::process::readiness::{Condition, Readiness};
+use crate::process::vital;
 use crate::topics::Topic;
 use cluster_state::{ClusterState, available};
 
@@ -91,9 +93,7 @@ impl Monitor {
             findings,
         };
         let stopped = Arc::clone(&stop);
-        std::thread::Builder::new()
-            .name("kafka-monitor".to_owned())
-            .spawn(move || monitoring.run(&stopped))?;
+        vital::start_thread("kafka-monitor", move || monitoring.run(&stopped))?;
         Ok(Self { stop })
     }
 }
@@ -152,6 +152,7 @@ impl Contact {
 impl Monitoring {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
+            fail_point(fail_point::MONITOR);
             if let Some(reason) = self.replacement.due(&self.producer) {
                 self.replace_producer(&reason);
             }

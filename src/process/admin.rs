@@ -20,7 +20,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::fail_point::{self, fail_point};
 use super::readiness::Readiness;
+use super::vital;
 use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of its request.
@@ -65,7 +67,7 @@ impl AdminServer {
         let cannot_listen = |source| CannotListen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
-        tokio::spawn(self.accept(listener));
+        vital::spawn("admin server", self.accept(listener));
         tracing::info!(%address, "admin server listening");
         Ok(address)
     }
@@ -73,7 +75,10 @@ impl AdminServer {
     async fn accept(self, listener: TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(self.clone().serve(stream))),
+                Ok((stream, _)) => {
+                    fail_point(fail_point::ADMIN);
+                    tokio::spawn(self.clone().serve(stream));
+                }
                 // Most likely out of file descriptors, until other connections close.
                 Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
             }

@@ -1,10 +1,21 @@
 //! Fail points, in debug builds only: numbered steps at which a process kills
-//! or freezes itself, so that fault tests can interrupt it exactly there.
+//! or freezes itself or panics, so that tests can interrupt it exactly there.
+
+/// The step of the listener's accept loop.
+pub(crate) const ACCEPT: u32 = 11;
+/// The step of the thread that monitors Kafka.
+pub(crate) const MONITOR: u32 = 12;
+/// The step of the admin server's accept loop.
+pub(crate) const ADMIN: u32 = 13;
 
 /// Marks step `step`. If `NORTHBRIDGE_FAIL_POINT` is `step:count`, the process
 /// sends itself SIGKILL at the `count`-th pass; if it is `step:count:STOP`,
-/// SIGSTOP; with `step:count:STOP:seconds` it goes on only so long after it was
-/// resumed.
+/// SIGSTOP, and with `step:count:STOP:seconds` it goes on only so long after it
+/// was resumed; at `step:count:PANIC` it panics.
+///
+/// # Panics
+///
+/// Panics if the variable asks for it.
 #[cfg(debug_assertions)]
 pub(crate) fn fail_point(step: u32) {
     use std::sync::LazyLock;
@@ -32,6 +43,7 @@ pub(crate) fn fail_point(step: u32) {
         && point.step == step
         && point.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
     {
+        assert!(point.signal != "PANIC", "at the fail point {step}");
         let id = std::process::id().to_string();
         let _ = std::process::Command::new("kill")
             .args([&format!("-{}", point.signal), &id])

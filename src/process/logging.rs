@@ -1,11 +1,13 @@
 //! The log, on standard error: text on a terminal, else one JSON object a line.
 
 use std::io::IsTerminal;
+use std::panic::{self, Location, PanicHookInfo};
+use std::thread;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -17,9 +19,21 @@ pub(crate) const EVENTS: &str = "northbridge::events";
 /// A layer that receives events beside the log and filters them itself.
 pub type Observer = Box<dyn Layer<Registry> + Send + Sync>;
 
+/// What the log of the process contains.
+#[derive(Debug, Clone)]
+pub struct LogFilter(reload::Handle<Targets, Registry>);
+
+impl LogFilter {
+    /// Changes the level from now on.
+    pub(crate) fn set(&self, level: LogLevel) {
+        // Fails only if the log has ended.
+        let _ = self.0.reload(log_filter(level));
+    }
+}
+
 /// Starts the log of the process; a second call has no effect. `log.level`
 /// applies to the log alone, not to what `observer` receives.
-pub fn start(log: &Log, observer: Option<Observer>) {
+pub fn start(log: &Log, observer: Option<Observer>) -> LogFilter {
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
@@ -37,9 +51,24 @@ pub fn start(log: &Log, observer: Option<Observer>) {
     } else {
         format.with_ansi(terminal).with_target(false).boxed()
     };
-    let mut layers = vec![layer.with_filter(log_filter(log.level)).boxed()];
+    let (filter, handle) = reload::Layer::new(log_filter(log.level));
+    let mut layers = vec![layer.with_filter(filter).boxed()];
     layers.extend(observer);
     let _already_started = tracing_subscriber::registry().with(layers).try_init();
+    panic::set_hook(Box::new(log_panic));
+    LogFilter(handle)
+}
+
+/// Logs a panic in the format of the log.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let location = info.location().map(Location::to_string);
+    tracing::error!(
+        thread = thread.name(),
+        location,
+        reason = info.payload_as_str(),
+        "panic, which is a bug"
+    );
 }
 
 fn log_filter(level: LogLevel) -> Targets {

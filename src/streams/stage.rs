@@ -30,6 +30,7 @@ use crate::kafka::transactions::{Transactions, WATCHDOG_INTERVAL, Watchdog};
 use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
+use crate::process::vital;
 use crate::topics::{Topic, TopicSpec, specs};
 use restarts::{Next, Restarts};
 use topics::StageTopics;
@@ -121,14 +122,13 @@ pub(super) fn start<S: Stream>(
     let clients = stage
         .connect(stage.settings.clone())
         .context(kafka::CANNOT_CREATE_CLIENT)?;
-    std::thread::Builder::new()
-        .name(S::NAME.to_owned())
-        .spawn(move || {
-            let exits = stage.exits.clone();
-            let exit = stage.run::<S>(clients);
-            // Nobody receives it if the process is ending already.
-            let _ = exits.send(exit);
-        })
+    let run = move || {
+        let exits = stage.exits.clone();
+        let exit = stage.run::<S>(clients);
+        // Nobody receives it if the process is ending already.
+        let _ = exits.send(exit);
+    };
+    vital::start_thread(S::NAME, run)
         .with_context(|| format!("cannot start the thread of the stream {}", S::NAME))?;
     Ok(())
 }
@@ -140,7 +140,10 @@ impl Stage {
             return Exit::Done;
         }
         let (topics, stop) = (Arc::clone(&self.topics), Arc::clone(&self.stop));
-        std::thread::spawn(move || topics.watch(&stop));
+        if let Err(error) = vital::start_thread("topic-watch", move || topics.watch(&stop)) {
+            tracing::error!(stream = S::NAME, %error, "cannot start a thread; stream stopped");
+            return Exit::Unsettled;
+        }
         let mut restarts = Restarts::starting_at(Instant::now());
         let mut clients = Ok(clients);
         loop {

@@ -53,6 +53,43 @@ fn a_rejected_push_is_answered_with_a_problem_and_not_stored() {
     assert!(mock.all_records().is_empty());
 }
 
+#[test]
+fn an_authorized_push_that_is_not_answered_200_is_logged_at_most_ten_times_a_second() {
+    const PUSHES: u64 = 40;
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("auth.token", "s3cret"), ("log.format", "json")]);
+    let warning = r#""message":"push not answered 200""#;
+    assert_eq!(push(&northbridge, PATH).status, 401);
+    let mut connection = RawConnection::open(northbridge.address());
+    for number in 0..PUSHES {
+        let id = format!("push-{number}");
+        let path = format!("{PATH}?token=s3cret");
+        connection.write(post_head(&path, &[("x-request-id", &id)], 0));
+        assert_eq!(connection.read_response().status, 400);
+    }
+    // The next second's line, or the end of the process, counts those left out.
+    northbridge.signal(rustix::process::Signal::TERM);
+    assert_eq!(northbridge.wait(), 0);
+    let log = northbridge.log();
+    let lines: Vec<Value> = log
+        .iter()
+        .filter(|line| line.contains("not answered 200"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let first = &lines[0];
+    assert_eq!(first["level"], "WARN");
+    assert_eq!(first["request_id"], "push-0");
+    assert_eq!(first["outcome"], "rejected");
+    assert_eq!(first["path"], PATH);
+    let written = log.iter().filter(|line| line.contains(warning)).count();
+    let left_out: u64 = lines
+        .iter()
+        .map(|line| line["left_out"].as_u64().unwrap())
+        .sum();
+    assert_eq!(u64::try_from(written).unwrap() + left_out, PUSHES);
+    assert!(left_out > 0, "{written} lines");
+}
+
 fn rejected_requests() -> Vec<Rejected> {
     let post = |headers: &[(&str, &str)], body: &[u8]| {
         let mut request = post_head(PATH, headers, body.len()).into_bytes();

@@ -28,13 +28,16 @@ mod health;
 mod kafka_failures;
 mod limits;
 mod metrics;
+mod panics;
 mod printing;
 mod producer_restart;
 mod protected_listener;
 mod protocols;
 mod readiness;
 mod records;
+mod reload;
 mod simulate;
+mod strangers;
 mod test_support;
 mod tls;
 

@@ -73,7 +73,11 @@ pub(crate) async fn push_http2(address: SocketAddr, path: &str, headers: Headers
 /// A push for hyper's client; `uri` is a path for HTTP/1.1 and absolute for
 /// HTTP/2.
 pub(crate) fn request(uri: &str, headers: Headers<'_>) -> Request<Full<Bytes>> {
-    let request = Request::post(uri).header("content-type", "application/json");
+    let mut request = Request::post(uri).header("content-type", "application/json");
+    // HTTP/2 carries the authority in a pseudo-header.
+    if uri.starts_with('/') {
+        request = request.header("host", "northbridge.test");
+    }
     let with = |request: hyper::http::request::Builder, (name, value): &(&str, &str)| {
         request.header(*name, *value)
     };

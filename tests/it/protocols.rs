@@ -35,20 +35,98 @@ fn http_1_0_closes_after_the_answer_unless_keep_alive_is_requested() {
 }
 
 #[test]
-fn a_connection_is_kept_alive_after_any_status() {
+fn a_connection_is_kept_alive_after_any_status_if_the_body_was_read() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let mut connection = RawConnection::open(northbridge.address());
     for (path, body, status) in [
         (PATH, message_confirm("r", "d", "sent"), 200),
         (PATH, String::new(), 400),
-        ("/elsewhere", "x".to_owned(), 404),
+        ("/elsewhere", String::new(), 404),
         (PATH, "no JSON".to_owned(), 200),
     ] {
         connection.write_post(path, &[], body);
-        assert_eq!(connection.read_response().status, status);
+        let answer = connection.read_response();
+        assert_eq!((answer.status, answer.header("connection")), (status, None));
     }
     northbridge.wait_for_metric("northbridge_connections", &[], 1.0);
+}
+
+#[test]
+fn a_refusal_over_an_unread_body_closes_the_connection() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[("http.max_body_bytes", "10")]);
+    for (path, status) in [("/elsewhere", 404), (PATH, 413)] {
+        for headers in [&[][..], &[("expect", "100-continue")]] {
+            let mut connection = RawConnection::open(northbridge.address());
+            connection.write(post_head(path, headers, 5_000));
+            if headers.is_empty() {
+                connection.write([b'x'; 5_000]);
+            }
+            let answer = connection.read_response();
+            assert_eq!(answer.status, status, "{headers:?}");
+            assert_eq!(answer.header("connection"), Some("close"), "{headers:?}");
+            assert!(connection.is_closed_or_reset(), "{headers:?}");
+        }
+    }
+}
+
+#[test]
+fn a_head_that_leaves_doubt_is_rejected_and_the_connection_closed() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let rows = [
+        ("", 400),
+        ("host: a\r\nhost: b\r\n", 400),
+        ("host: a\r\ntransfer-encoding: gzip, chunked\r\n", 501),
+        (
+            "host: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+            501,
+        ),
+    ];
+    for (fields, status) in rows {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write(format!("POST {PATH} HTTP/1.1\r\n{fields}\r\n"));
+        let answer = connection.read_response();
+        assert_eq!(answer.status, status, "{fields}");
+        assert_eq!(answer.header("connection"), Some("close"), "{fields}");
+        assert!(connection.is_closed_or_reset(), "{fields}");
+    }
+    assert!(northbridge.metric("northbridge_pushes_received_total", &[]) < 0.5);
+}
+
+#[test]
+fn responses_of_the_http_library_are_counted() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let long = "x".repeat(20_000);
+    for (head, status) in [
+        ("NONSENSE\r\n\r\n".to_owned(), 400),
+        (post_head(PATH, &[("x-long", &long)], 0), 431),
+    ] {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write(head);
+        assert_eq!(connection.read_response().status, status);
+        let code = format!(r#"code="{status}""#);
+        northbridge.wait_for_metric("northbridge_http_responses_total", &[&code], 1.0);
+    }
+}
+
+#[test]
+fn a_path_is_the_same_with_needless_escapes_and_dot_segments() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    for (path, status) in [
+        ("/%6Eotifications", 200),
+        ("/x/../notifications/", 200),
+        ("/./notifications", 200),
+        ("/notifications%2F", 404),
+        ("/Notifications", 404),
+    ] {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write_post(path, &[], message_confirm("r", "d", "sent"));
+        assert_eq!(connection.read_response().status, status, "{path}");
+    }
 }
 
 #[test]

@@ -161,6 +161,7 @@ const VALUES: &[(&str, &str)] = &[
     ("tls.certificate_file=/c", r#"tls.certificate_file = "/c" (--set): requires tls.key_file"#),
     ("tls.client_ca_file=/a", r#"tls.client_ca_file = "/a" (--set): requires tls.certificate_file and tls.key_file"#),
     ("auth.token=", "auth.token = *** (--set): must not be empty"),
+    (r#"auth.token="s3cret""#, "auth.token = *** (--set): must not be in quotes, which would be part of the secret"),
     ("auth.token=***", "auth.token = *** (--set): must be the secret itself, not the mask that is printed instead"),
     ("auth.basic.username=u", "auth.basic.username = *** (--set): requires auth.basic.password"),
     ("auth.basic.password=p", "auth.basic.password = *** (--set): requires auth.basic.username"),

@@ -1,4 +1,5 @@
 use super::super::protocol;
+use super::super::strangers::Strangers;
 use super::*;
 use std::convert::Infallible;
 
@@ -35,7 +36,7 @@ impl Connection {
     }
 
     fn new(protocol: Protocol) -> Self {
-        let activity = Activity::new(TIMEOUTS);
+        let activity = Activity::new(TIMEOUTS, Arc::new(Strangers::new(0).register()));
         let (client, server) = duplex(64);
         let first = FirstBytes::default();
         let server = Watched::new(server, protocol, first, Arc::clone(&activity));
