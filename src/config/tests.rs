@@ -132,6 +132,7 @@ fn a_later_layer_overrides_an_earlier_one_key_by_key() {
         max_in_flight: 2,
         max_in_flight_bytes: 3_000_000,
         admission_timeout_ms: Millis(4),
+        ..Limits::default()
     };
     assert_eq!(found, expected);
 }

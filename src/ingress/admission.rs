@@ -15,7 +15,7 @@ use crate::config::Limits;
 
 /// What a push takes besides its body: its task, its share of the connection's
 /// state, and what is kept of its head.
-const PUSH_BYTES: usize = 4 * 1024;
+const PUSH_BYTES: usize = 6 * 1024;
 
 /// By how much the reservation of a body grows while its length is unknown.
 const STEP_BYTES: usize = 64 * 1024;

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -15,7 +14,7 @@ use serde::Serialize;
 use super::metrics::Outcome;
 use crate::kafka::Delivery;
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Bytes>;
 
 /// Names the request in every answer and in the log.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -88,7 +87,7 @@ struct Row {
 
 /// The 200, which takes the proof that Kafka stored the push.
 pub(crate) fn stored(_proof: &Delivery) -> Answer {
-    Response::new(Full::default())
+    Response::new(Bytes::new())
 }
 
 impl Refusal {
@@ -279,7 +278,7 @@ fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> Answer 
         detail,
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     let json = HeaderValue::from_static("application/problem+json");
     answer.headers_mut().insert(CONTENT_TYPE, json);

@@ -435,7 +435,12 @@ mod tests {
         let too_long = vec![0; MAX_PROXY_HEADER_BYTES - FIXED_BYTES + 1];
         let rows = [
             (b"POST /notifications HTTP/1.1\r\n".to_vec(), "Missing"),
-            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n".to_vec(), "Missing"),
+            (
+                b"PROXY TCP4 192.0.2.1 10.0.0.1 1\r\n".to_vec(),
+                "MalformedLine",
+            ),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2".to_vec(), "Io"),
+            ([&b"PROXY "[..], &[b'x'; 200]].concat(), "TooLong"),
             (vec![], "Io"),
             (b"\r\n\r\n".to_vec(), "Io"),
             (cut, "Io"),
@@ -449,6 +454,40 @@ mod tests {
             let error = read_proxy_header(&mut sent.as_slice()).await.unwrap_err();
             let variant = format!("{error:?}");
             assert!(variant.starts_with(expected), "{variant} for {sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_of_version_1_names_the_client_and_is_read_to_its_end_alone() {
+        let address = ["ffff"; 8].join(":");
+        let longest = format!("PROXY UNKNOWN {address} {address} 65535 65535\r\n");
+        assert_eq!(longest.len(), MAX_V1_BYTES);
+        let rows = [
+            (
+                "PROXY TCP4 192.0.2.1 10.0.0.1 4711 80\r\n",
+                Some("192.0.2.1:4711"),
+            ),
+            (
+                "PROXY TCP6 2001:db8::1 ::1 4711 80\r\n",
+                Some("[2001:db8::1]:4711"),
+            ),
+            (
+                "PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 80\r\n",
+                Some("192.0.2.1:4711"),
+            ),
+            ("PROXY UNKNOWN\r\n", None),
+            (&longest, None),
+        ];
+        for (line, expected) in rows {
+            let sent = format!("{line}POST");
+            let mut rest = sent.as_bytes();
+            let client = read_proxy_header(&mut rest).await.unwrap();
+            assert_eq!(
+                client,
+                expected.map(|client| client.parse().unwrap()),
+                "{line}"
+            );
+            assert_eq!(rest, b"POST", "{line}");
         }
     }
 

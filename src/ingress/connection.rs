@@ -112,7 +112,7 @@ impl Connections {
         let connections = &self.handler.server_metrics.connections;
         connections.inc();
         let reason = tokio::select! {
-            (Ok(reason) | Err(reason)) = self.run(stream, peer, &entry) => reason,
+            Ok(reason) | Err(reason) = self.run(stream, peer, &entry) => reason,
             () = entry.evicted() => CloseReason::Evicted,
             () = self.first_push_is_late(&entry) => CloseReason::NoPush,
         };
@@ -135,7 +135,7 @@ impl Connections {
     async fn first_push_is_late(&self, entry: &ConnectionEntry) {
         tokio::time::sleep(self.first_push_timeout).await;
         if entry.is_authorized() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -258,7 +258,7 @@ impl Connections {
             async move {
                 let answer = handler.answer(request, &client).await;
                 // The answer counts until it has left, and this until it begins to.
-                let answer = answer.map(|body| activity.answer(body));
+                let answer = answer.map(|bytes| activity.answer(bytes));
                 drop(guard);
                 Ok::<_, Infallible>(answer)
             }
@@ -269,7 +269,7 @@ impl Connections {
         };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let reason = tokio::select! {
-            ended = connection.as_mut() => return self.after_end(ended),
+            ended = connection.as_mut() => return self.after_end(ended, &client.entry),
             expired = activity.expired() => match expired {
                 // The client may have sent a request already: hyper still answers it.
                 Expired::KeepAlive => CloseReason::KeepAlive,
@@ -289,9 +289,17 @@ impl Connections {
     }
 
     /// Counts the answer that hyper has made itself if it could not read a head.
-    fn after_end(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) -> CloseReason {
+    fn after_end(
+        &self,
+        ended: Result<(), Box<dyn Error + Send + Sync>>,
+        entry: &ConnectionEntry,
+    ) -> CloseReason {
         let Err(error) = ended else {
-            return CloseReason::Done;
+            return if entry.is_refused() {
+                CloseReason::Refused
+            } else {
+                CloseReason::Done
+            };
         };
         let own_answer = error.downcast_ref::<hyper::Error>().and_then(|error| {
             if error.is_parse_too_large() {

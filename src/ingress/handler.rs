@@ -403,8 +403,7 @@ fn check_framing(head: &Parts) -> Result<(), RouteError> {
         return Err(RouteError::Host);
     }
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    let mut codings = all(TRANSFER_ENCODING);
-    if codings.len() > 1 || !codings.all(is_chunked) {
+    if all(TRANSFER_ENCODING).count() > 1 || !all(TRANSFER_ENCODING).all(is_chunked) {
         return Err(RouteError::TransferCoding);
     }
     Ok(())

@@ -16,6 +16,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
@@ -74,10 +76,9 @@ struct Unsent {
 /// The body of an answer. A client that does not take it (HTTP/2's flow control
 /// lets it refuse) has its connection closed like one that does not read.
 #[derive(Debug)]
-pub(crate) struct AnswerBody<B> {
-    body: B,
-    is_done: bool,
-    unsent: Option<UnsentAnswer>,
+pub(crate) struct AnswerBody {
+    rest: Bytes,
+    _unsent: Option<UnsentAnswer>,
 }
 
 /// An answer that has not left.
@@ -123,13 +124,11 @@ impl Activity {
         RequestGuard(Arc::clone(self))
     }
 
-    /// Wraps the body of an answer, so that the answer must leave in time.
-    pub(crate) fn answer<B: Body>(self: &Arc<Self>, body: B) -> AnswerBody<B> {
-        let is_empty = body.is_end_stream();
+    /// Makes the body of an answer, which must leave in time.
+    pub(crate) fn answer(self: &Arc<Self>, bytes: Bytes) -> AnswerBody {
         AnswerBody {
-            unsent: (!is_empty).then(|| self.begin_answer()),
-            is_done: is_empty,
-            body,
+            _unsent: (!bytes.is_empty()).then(|| self.begin_answer()),
+            rest: bytes,
         }
     }
 
@@ -251,27 +250,31 @@ impl Activity {
     }
 }
 
-impl<B: Body + Unpin> Body for AnswerBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
 
+    /// Everything but the last byte, then that. Over HTTP/2, hyper hands over a
+    /// frame if the client takes one byte of it, and asks for the next one only when
+    /// the client has taken it all.
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.is_done |= matches!(frame, Poll::Ready(None));
-        frame
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len();
+        let next = match length {
+            0 | 1 => self.rest.split_to(length),
+            _ => self.rest.split_to(length - 1),
+        };
+        Poll::Ready((!next.is_empty()).then(|| Ok(Frame::data(next))))
     }
 
-    /// Only after hyper has asked for a frame behind the last one: over HTTP/2 it
-    /// does so when the client has taken those before.
     fn is_end_stream(&self) -> bool {
-        self.is_done
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
     }
 }
 

@@ -151,9 +151,13 @@ impl ConnectionEntry {
         self.state.refused.notify_one();
     }
 
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state.is_refused.load(Ordering::Relaxed)
+    }
+
     /// Resolves once the gate has refused a request.
     pub(crate) async fn refused(&self) {
-        if !self.state.is_refused.load(Ordering::Relaxed) {
+        if !self.is_refused() {
             self.state.refused.notified().await;
         }
     }

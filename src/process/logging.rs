@@ -63,10 +63,13 @@ pub fn start(log: &Log, observer: Option<Observer>) -> LogFilter {
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let location = info.location().map(Location::to_string);
+    let payload = info.payload();
+    let reason = payload.downcast_ref::<&str>().copied();
+    let reason = reason.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     tracing::error!(
         thread = thread.name(),
         location,
-        reason = info.payload_as_str(),
+        reason,
         "panic, which is a bug"
     );
 }

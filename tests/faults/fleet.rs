@@ -155,7 +155,7 @@ impl Instance {
     pub(crate) fn terminate(&self) {
         self.journal.fault("process terminated", &self.name);
         let mut process = self.process();
-        self.drain(&process);
+        self.drain(process.as_ref());
         self.restart(&mut process);
     }
 
@@ -163,13 +163,13 @@ impl Instance {
     /// [`Instance::launch`].
     pub(crate) fn stop(&self) {
         let mut process = self.process();
-        self.drain(&process);
+        self.drain(process.as_ref());
         if let Some(ended) = process.take() {
             self.journal.keep_log(&self.name, &ended.log());
         }
     }
 
-    fn drain(&self, process: &Option<Northbridge>) {
+    fn drain(&self, process: Option<&Northbridge>) {
         if let Some(process) = process {
             // A process that is still starting has no signal handler yet.
             let _listening = process.admin_address();

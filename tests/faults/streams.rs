@@ -66,9 +66,13 @@ fn freeze(testbed: &Testbed, kind: &str, brokers: &[usize], random: &mut Rng) {
     testbed
         .journal
         .fault(kind, &format!("{ids:?} for {} s", time.as_secs()));
-    brokers.iter().for_each(|broker| broker.freeze());
+    for broker in &brokers {
+        broker.freeze();
+    }
     sleep(time);
-    brokers.iter().for_each(|broker| broker.thaw());
+    for broker in &brokers {
+        broker.thaw();
+    }
     testbed.journal.annotate("thawed");
     sleep(BETWEEN_FREEZES);
 }

@@ -36,7 +36,7 @@ impl Connection {
     }
 
     fn new(protocol: Protocol) -> Self {
-        let activity = Activity::new(TIMEOUTS, Arc::new(Strangers::new(0).register()));
+        let activity = new_activity();
         let (client, server) = duplex(64);
         let first = FirstBytes::default();
         let server = Watched::new(server, protocol, first, Arc::clone(&activity));
@@ -59,6 +59,10 @@ impl Connection {
         let _request = self.activity.request_started();
         sleep(duration).await;
     }
+}
+
+fn new_activity() -> Arc<Activity> {
+    Activity::new(TIMEOUTS, Arc::new(Strangers::new(0).register()))
 }
 
 fn seconds(count: u64) -> Duration {
@@ -279,7 +283,7 @@ async fn read_answer(client: &mut DuplexStream) {
 
 #[tokio::test(start_paused = true)]
 async fn hyper_reads_nothing_between_requests_that_looks_like_a_head() {
-    let activity = Activity::new(TIMEOUTS);
+    let activity = new_activity();
     let mut client = serve(&activity);
     for _ in 0..3 {
         client
@@ -301,7 +305,7 @@ async fn hyper_reads_nothing_between_requests_that_looks_like_a_head() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_is_idle_between_requests_too() {
-    let activity = Activity::new(TIMEOUTS);
+    let activity = new_activity();
     let client = TokioIo::new(serve(&activity));
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), client);
     let (mut sender, driver) = handshake.await.unwrap();

@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn a_batch_that_grows_again_is_halved_at_its_first_failure() {
         let mut size = BatchSize::new(1_000);
-        (0..3).for_each(|_| size.count_failed(1_000));
+        for records in [1_000, 1_000, 500] {
+            size.count_failed(records);
+        }
         size.count_committed();
         let grown = size.records();
         size.count_failed(grown);

@@ -265,7 +265,7 @@ fn the_device_and_the_service_are_read_from_both_published_forms_of_from() {
 
 #[test]
 fn a_push_without_a_usable_request_id_is_poison() {
-    let long = format!(r#"{{"header":{{"requestId":"{}"}}}}"#, "x".repeat(257));
+    let long = format!(r#"{{"header":{{"requestId":"{}"}}}}"#, "x".repeat(513));
     let cases = [
         ("[]", "not-json-object"),
         ("", "not-json-object"),

@@ -113,7 +113,7 @@ fn every_known_word_for_a_result_is_read_and_no_other() {
 
 #[test]
 fn a_push_without_a_usable_device_id_is_poison() {
-    let long = format!(r#"{{"deviceId":"{}"}}"#, "x".repeat(257));
+    let long = format!(r#"{{"deviceId":"{}"}}"#, "x".repeat(513));
     for (push, reason) in [
         ("7", "not-json-object"),
         (r#"{"swUpgradeResult":"FAIL"}"#, "device-id-missing"),
