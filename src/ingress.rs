@@ -12,8 +12,10 @@ mod admission;
 mod answer;
 mod auth;
 mod body;
+mod capacity;
 mod certificate;
 mod client_address;
+mod client_names;
 mod connection;
 mod handler;
 mod idle;
@@ -80,6 +82,7 @@ pub(crate) struct Ingress {
     publisher: Publisher,
     producer: Producer,
     server: JoinHandle<()>,
+    terminator: Option<Arc<TlsTerminator>>,
     _monitor: Monitor,
 }
 
@@ -161,10 +164,11 @@ impl Ingress {
             trail: Arc::new(Trail::new()),
         });
         let terminator = terminator(settings, &server_metrics)?;
-        let server = bind(settings, Arc::clone(&handler), terminator)?;
+        let server = bind(settings, Arc::clone(&handler), terminator.clone())?;
         let address = server.address()?;
         tracing::info!(%address, tls = settings.tls.certificate_file.is_some(), "listening");
         warn_if_open(settings, address);
+        capacity::compare(settings);
         accepting.set(true, "accepting pushes");
 
         let stop = CancellationToken::new();
@@ -175,6 +179,7 @@ impl Ingress {
             accepting,
             server: vital::spawn("listener", server.run(stop.clone())),
             stop,
+            terminator,
             cancel_pending,
             handler,
             publisher,
@@ -187,7 +192,11 @@ impl Ingress {
     /// settings. It never removes all of them: that takes a restart.
     pub(crate) fn reloader(&self) -> Apply {
         let handler = Arc::clone(&self.handler);
+        let terminator = self.terminator.clone();
         Box::new(move |settings| {
+            if let Some(terminator) = &terminator {
+                terminator.allow_names(&settings.tls.client_allowed_names);
+            }
             let gate = Gate::new(&settings.auth);
             if !gate.is_open() || handler.gate.load().is_open() {
                 handler.gate.store(Arc::new(gate));
@@ -290,8 +299,8 @@ fn bind(
     })
 }
 
-const CANNOT_SET_UP_TLS: &str = "TLS cannot be set up; check tls.certificate_file, tls.key_file and \
-                                 tls.client_ca_file";
+const CANNOT_SET_UP_TLS: &str = "TLS cannot be set up; check tls.certificate_file, tls.key_file, \
+                                 tls.client_ca_file and tls.client_crl_file";
 
 /// Checks whether the files that the listener needs can be used. Listens to nothing.
 ///
@@ -300,7 +309,8 @@ const CANNOT_SET_UP_TLS: &str = "TLS cannot be set up; check tls.certificate_fil
 /// Returns an error that names the file if one cannot.
 pub fn check(settings: &Settings) -> anyhow::Result<()> {
     if let Some(files) = TlsFiles::configured(&settings.tls) {
-        TlsTerminator::load(files).context(CANNOT_SET_UP_TLS)?;
+        TlsTerminator::load(files, &settings.tls.client_allowed_names)
+            .context(CANNOT_SET_UP_TLS)?;
     }
     Ok(())
 }
@@ -313,7 +323,10 @@ fn terminator(
     let Some(files) = TlsFiles::configured(&settings.tls) else {
         return Ok(None);
     };
-    let terminator = Arc::new(TlsTerminator::load(files).context(CANNOT_SET_UP_TLS)?);
+    let terminator = Arc::new(
+        TlsTerminator::load(files, &settings.tls.client_allowed_names)
+            .context(CANNOT_SET_UP_TLS)?,
+    );
     let metrics = Arc::clone(metrics);
     let interval = settings.tls.reload_interval_ms.duration();
     vital::spawn(

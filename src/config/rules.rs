@@ -103,6 +103,17 @@ impl Check<'_> {
             "tls.client_ca_file",
             "requires tls.certificate_file and tls.key_file",
         );
+        let has_ca = tls.client_ca_file.is_some();
+        self.require(
+            has_ca || tls.client_allowed_names.is_empty(),
+            "tls.client_allowed_names",
+            "requires tls.client_ca_file",
+        );
+        self.require(
+            has_ca || tls.client_crl_file.is_none(),
+            "tls.client_crl_file",
+            "requires tls.client_ca_file",
+        );
     }
 
     fn auth(&mut self, auth: &Auth) {

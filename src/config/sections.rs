@@ -65,6 +65,10 @@ pub(crate) struct Tls {
     pub(crate) key_file: Option<PathBuf>,
     /// The authorities, PEM, for client certificates, which are then required.
     pub(crate) client_ca_file: Option<PathBuf>,
+    /// The names of the clients whose certificates count; all do if it is empty.
+    pub(crate) client_allowed_names: Vec<String>,
+    /// The revoked certificates, PEM, of every authority of client certificates.
+    pub(crate) client_crl_file: Option<PathBuf>,
     /// How long a handshake may take.
     pub(crate) handshake_timeout_ms: Millis,
     /// How often the files are checked for changes.
@@ -358,6 +362,8 @@ impl Default for Tls {
             certificate_file: None,
             key_file: None,
             client_ca_file: None,
+            client_allowed_names: Vec::new(),
+            client_crl_file: None,
             handshake_timeout_ms: Millis(5_000),
             reload_interval_ms: Millis(5_000),
         }

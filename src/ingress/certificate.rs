@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+};
 use tokio_rustls::rustls::server::VerifierBuilderError;
 use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey};
 use tokio_rustls::rustls::{self, RootCertStore};
 
 use crate::config::Tls;
 
-/// The paths of the certificate, its key and the client CAs, all of them PEM.
+/// The paths of the certificate, its key, the client CAs and their revocations, all
+/// of them PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
     /// The listener's certificate first, then its intermediates.
@@ -27,6 +30,8 @@ pub(crate) struct TlsFiles {
     /// The authorities of client certificates. If set, a client without a
     /// certificate from one of them fails the handshake.
     pub(crate) client_ca: Option<PathBuf>,
+    /// The certificates of clients that these authorities have revoked.
+    pub(crate) client_crl: Option<PathBuf>,
 }
 
 /// The contents of the files, read but not parsed.
@@ -34,6 +39,7 @@ pub(crate) struct TlsMaterial {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 /// A certificate chain with the key that belongs to it.
@@ -68,6 +74,8 @@ pub(crate) enum TlsError {
         .key.display(), .certificate.display()
     )]
     KeyMismatch { certificate: PathBuf, key: PathBuf },
+    #[error("{} contains no list of revoked certificates (X509 CRL)", .file.display())]
+    NoRevocationList { file: PathBuf },
     #[error("the authorities in {} cannot verify client certificates: {error}", .file.display())]
     UnusableClientCa {
         file: PathBuf,
@@ -85,6 +93,7 @@ impl TlsFiles {
             certificate: tls.certificate_file.clone()?,
             key: tls.key_file.clone()?,
             client_ca: tls.client_ca_file.clone(),
+            client_crl: tls.client_crl_file.clone(),
         })
     }
 
@@ -94,6 +103,7 @@ impl TlsFiles {
             certificate: read(&self.certificate)?,
             key: read(&self.key)?,
             client_ca: self.client_ca.as_deref().map(read).transpose()?,
+            client_crl: self.client_crl.as_deref().map(read).transpose()?,
         })
     }
 
@@ -140,6 +150,27 @@ impl TlsFiles {
         }
         Ok(Some((file, roots)))
     }
+
+    /// The lists of revoked certificates in `material`.
+    pub(crate) fn revocation_lists(
+        &self,
+        material: &TlsMaterial,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        let (Some(file), Some(bytes)) = (&self.client_crl, &material.client_crl) else {
+            return Ok(Vec::new());
+        };
+        let lists = CertificateRevocationListDer::pem_slice_iter(bytes);
+        let lists: Vec<_> = lists
+            .collect::<Result<_, _>>()
+            .map_err(|error| TlsError::NotPem {
+                file: file.clone(),
+                error,
+            })?;
+        if lists.is_empty() {
+            return Err(TlsError::NoRevocationList { file: file.clone() });
+        }
+        Ok(lists)
+    }
 }
 
 /// Equal for files with equal contents, and for files that cannot be read for
@@ -149,7 +180,8 @@ pub(crate) fn fingerprint(material: &Result<TlsMaterial, TlsError>) -> blake3::H
     match material {
         Ok(material) => {
             let client_ca = material.client_ca.as_deref().unwrap_or_default();
-            for bytes in [&material.certificate, &material.key, client_ca] {
+            let client_crl = material.client_crl.as_deref().unwrap_or_default();
+            for bytes in [&material.certificate, &material.key, client_ca, client_crl] {
                 hasher.update(blake3::hash(bytes).as_bytes());
             }
         }

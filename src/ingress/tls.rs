@@ -14,13 +14,14 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 
 use super::certificate::{self, TlsError, TlsFiles, TlsMaterial};
+use super::client_names::AllowedNames;
 use super::metrics::ServerMetrics;
 use super::protocol::Protocol;
 
@@ -36,6 +37,8 @@ const ALPN_HTTP1_0: &[u8] = b"http/1.0";
 pub(crate) struct TlsTerminator {
     files: TlsFiles,
     served: ArcSwap<Served>,
+    /// `tls.client_allowed_names`.
+    allowed_names: ArcSwap<Vec<String>>,
     /// Of the files when they were last read, usable or not.
     last_read: ArcSwap<blake3::Hash>,
 }
@@ -49,16 +52,28 @@ pub(crate) enum Reload {
 }
 
 impl TlsTerminator {
-    /// Reads the files; blocks while it does.
-    pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    /// Reads the files; blocks while it does. `allowed_names` are the clients whose
+    /// certificates count; all do if there are none.
+    pub(crate) fn load(files: TlsFiles, allowed_names: &[String]) -> Result<Self, TlsError> {
         let material = files.read();
         let last_read = ArcSwap::from_pointee(certificate::fingerprint(&material));
-        let served = ArcSwap::from_pointee(Served::new(&files, &material?)?);
+        let served = Served::new(&files, &material?, allowed_names)?;
         Ok(Self {
             files,
-            served,
+            served: ArcSwap::from_pointee(served),
+            allowed_names: ArcSwap::from_pointee(allowed_names.to_vec()),
             last_read,
         })
+    }
+
+    /// Changes the clients whose certificates count, for new connections, with the
+    /// next look at the files.
+    pub(crate) fn allow_names(&self, names: &[String]) {
+        if **self.allowed_names.load() != names {
+            self.allowed_names.store(Arc::new(names.to_vec()));
+            self.last_read
+                .store(Arc::new(blake3::Hash::from_bytes([0; 32])));
+        }
     }
 
     /// Performs the handshake, without a time limit of its own.
@@ -115,7 +130,7 @@ impl TlsTerminator {
         if *self.last_read.swap(Arc::new(read)) == read {
             return Ok(Reload::Unchanged);
         }
-        let served = Served::new(&self.files, &material?)?;
+        let served = Served::new(&self.files, &material?, &self.allowed_names.load())?;
         self.served.store(Arc::new(served));
         Ok(Reload::Replaced)
     }
@@ -138,10 +153,14 @@ struct Served {
 }
 
 impl Served {
-    fn new(files: &TlsFiles, material: &TlsMaterial) -> Result<Self, TlsError> {
+    fn new(
+        files: &TlsFiles,
+        material: &TlsMaterial,
+        allowed_names: &[String],
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let certificate = files.server_certificate(material, &provider)?;
-        let verifier = client_verifier(files, material, &provider)?;
+        let verifier = client_verifier(files, material, allowed_names, &provider)?;
         let config = server_config(provider, verifier, certificate.certified)?;
         Ok(Self {
             config: Arc::new(config),
@@ -153,28 +172,44 @@ impl Served {
 fn client_verifier(
     files: &TlsFiles,
     material: &TlsMaterial,
+    allowed_names: &[String],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let Some((file, roots)) = files.client_authorities(material)? else {
         return Ok(WebPkiClientVerifier::no_client_auth());
     };
     let provider = Arc::clone(provider);
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    builder.build().map_err(|error| TlsError::UnusableClientCa {
-        file: file.to_owned(),
-        error,
-    })
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .with_crls(files.revocation_lists(material)?)
+        // Lists of intermediate authorities are rarely at hand. A client whose own
+        // authority has no list is rejected.
+        .only_check_end_entity_revocation();
+    let verifier = builder
+        .build()
+        .map_err(|error| TlsError::UnusableClientCa {
+            file: file.to_owned(),
+            error,
+        })?;
+    if allowed_names.is_empty() {
+        return Ok(verifier);
+    }
+    Ok(Arc::new(AllowedNames::new(
+        verifier,
+        allowed_names.to_vec(),
+    )))
 }
 
 /// Sessions are resumed by tickets, so the server keeps nothing per client.
-/// The ticket keys belong to this configuration: after a reload, no client
-/// resumes a session that a removed authority had allowed.
+///
+/// None is resumed with client certificates: a resumption would not look at the
+/// certificate again, which may have expired or been revoked since.
 fn server_config(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
     certified: CertifiedKey,
 ) -> Result<ServerConfig, TlsError> {
     let resolver = Arc::new(SingleCertAndKey::from(certified));
+    let has_client_certificates = verifier.offer_client_auth();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(TlsError::Setup)?
@@ -184,7 +219,12 @@ fn server_config(
     config.alpn_protocols = [ALPN_HTTP2, ALPN_HTTP1, ALPN_HTTP1_0]
         .map(<[u8]>::to_vec)
         .into();
-    config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
+    if has_client_certificates {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    } else {
+        config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
+    }
     Ok(config)
 }
 

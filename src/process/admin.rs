@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::fail_point::{self, fail_point};
 use super::readiness::Readiness;
@@ -27,6 +30,13 @@ use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is served; a client that does not read holds its answer for
+/// as long.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The open connections; further ones wait in the kernel.
+const MAX_CONNECTIONS: usize = 256;
+/// The largest head of a request.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// The pause after a failed accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -73,11 +83,17 @@ impl AdminServer {
     }
 
     async fn accept(self, listener: TcpListener) {
-        loop {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        // The semaphore is never closed.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     fail_point(fail_point::ADMIN);
-                    tokio::spawn(self.clone().serve(stream));
+                    let serving = self.clone().serve(stream);
+                    tokio::spawn(async move {
+                        let _timed_out = timeout(CONNECTION_TIMEOUT, serving).await;
+                        drop(permit);
+                    });
                 }
                 // Most likely out of file descriptors, until other connections close.
                 Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
@@ -91,6 +107,7 @@ impl AdminServer {
         let _client_error = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .await;
     }

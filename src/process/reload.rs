@@ -128,12 +128,13 @@ fn log_changes(changed: &[String], is_asked: bool) {
 }
 
 fn takes_effect(key: &str) -> bool {
-    const KEYS: [&str; 5] = [
+    const KEYS: [&str; 6] = [
         "log.level",
         "auth.basic.username",
         "auth.basic.password",
         "auth.token",
         "auth.allowed_addresses",
+        "tls.client_allowed_names",
     ];
     KEYS.contains(&key)
 }

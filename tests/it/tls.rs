@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -223,6 +224,34 @@ async fn mutual_tls_admits_only_certificates_of_its_ca() {
 
     assert!(is_admitted(&northbridge, certificates.client_with_certificate()).await);
     assert_counts(&northbridge, &mock, 1, 0);
+}
+
+#[tokio::test]
+async fn only_clients_with_an_allowed_name_are_admitted() {
+    let (mock, certificates) = (Mock::start(), Certificates::new());
+    let [platform, other] = ["platform", "other"].map(|name| certificates.named_client(name));
+    let allowed = ("tls.client_allowed_names", "someone.example,Platform");
+    let northbridge = mutual_ingress(&mock, &certificates, &[allowed]);
+    let client = |files: &(PathBuf, PathBuf)| certificates.client_presenting(files.clone());
+    assert!(is_admitted(&northbridge, client(&platform)).await);
+    assert!(!is_admitted(&northbridge, client(&other)).await);
+}
+
+#[tokio::test]
+async fn a_revoked_client_is_rejected_also_while_the_process_runs() {
+    let (mock, certificates) = (Mock::start(), Certificates::new());
+    let [kept, revoked] = ["kept", "revoked"].map(|name| certificates.named_client(name));
+    let list = certificates.revoke(&[]);
+    let list = ("tls.client_crl_file", list.to_str().unwrap());
+    let northbridge = mutual_ingress(&mock, &certificates, &[FAST_RELOAD[0], list]);
+    let client = |files: &(PathBuf, PathBuf)| certificates.client_presenting(files.clone());
+    // With a session to resume, if there were any.
+    let resuming = client(&revoked);
+    assert!(is_admitted(&northbridge, resuming.clone()).await);
+    certificates.revoke(std::slice::from_ref(&revoked.0));
+    northbridge.wait_for_message("TLS certificate replaced");
+    assert!(!is_admitted(&northbridge, resuming).await);
+    assert!(is_admitted(&northbridge, client(&kept)).await);
 }
 
 #[test]

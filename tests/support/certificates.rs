@@ -12,10 +12,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -83,6 +85,33 @@ impl Certificates {
         (certificate, key)
     }
 
+    /// Writes a list of the revoked certificates: those in these files.
+    pub(crate) fn revoke(&self, certificates: &[PathBuf]) -> PathBuf {
+        let now = SystemTime::now();
+        let revoked = certificates.iter().map(|file| {
+            let certificate = CertificateDer::from_pem_file(file).unwrap();
+            let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(3_600)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let file = self.directory.path().join("crl.pem");
+        let list = list.signed_by(&self.authority).unwrap();
+        fs::write(&file, list.pem().unwrap()).unwrap();
+        file
+    }
+
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
@@ -139,8 +168,14 @@ impl Certificates {
     /// A TLS client that trusts this CA and presents a client certificate that
     /// another CA issued.
     pub(crate) fn client_with_certificate_of(&self, other: &Self) -> ClientConfig {
-        let certificate = CertificateDer::from_pem_file(other.client_certificate_file()).unwrap();
-        let key = PrivateKeyDer::from_pem_file(other.client_key_file()).unwrap();
+        self.client_presenting((other.client_certificate_file(), other.client_key_file()))
+    }
+
+    /// A TLS client that trusts the CA and presents the certificate in a file, with the
+    /// key in another.
+    pub(crate) fn client_presenting(&self, files: (PathBuf, PathBuf)) -> ClientConfig {
+        let certificate = CertificateDer::from_pem_file(files.0).unwrap();
+        let key = PrivateKeyDer::from_pem_file(files.1).unwrap();
         let trusting = client_builder().with_root_certificates(self.roots());
         trusting
             .with_client_auth_cert(vec![certificate], key)

@@ -20,6 +20,7 @@ fn files(certificates: &Certificates) -> TlsFiles {
         certificate: certificates.certificate_file(),
         key: certificates.key_file(),
         client_ca: None,
+        client_crl: None,
     }
 }
 
@@ -31,7 +32,7 @@ fn mutual(certificates: &Certificates) -> TlsFiles {
 }
 
 fn terminator(files: TlsFiles) -> Arc<TlsTerminator> {
-    Arc::new(TlsTerminator::load(files).unwrap())
+    Arc::new(TlsTerminator::load(files, &[]).unwrap())
 }
 
 fn year_start(year: i32) -> i64 {
@@ -231,7 +232,7 @@ fn an_error_names_the_file_that_cannot_be_used() {
             Some(content) => fs::write(&file, content).unwrap(),
             None => fs::remove_file(&file).unwrap(),
         }
-        let error = TlsTerminator::load(mutual(&certificates)).err();
+        let error = TlsTerminator::load(mutual(&certificates), &[]).err();
         let message = error.unwrap().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(message.contains(&file.display().to_string()), "{message}");
@@ -314,6 +315,7 @@ async fn a_symbolic_link_with_a_new_target_is_noticed() {
         certificate: data.join("server.pem"),
         key: data.join("server.key"),
         client_ca: None,
+        client_crl: None,
     });
     let metrics = Arc::new(ServerMetrics::register(&crate::metrics::Metrics::new()));
     let watching = tokio::spawn(Arc::clone(&terminator).watch(Duration::from_secs(10), metrics));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
 use crate::support::bodies;
+use crate::support::eventually;
 use crate::support::kafka_cluster::{shared, unique_prefix};
 use crate::support::northbridge::{create_topics, run};
 use crate::support::records::{Isolation, NewRecord, Record, produce, read_topic_as};
@@ -106,13 +107,23 @@ impl Installation {
             .iter()
             .map(|position| ((*position).clone(), 1))
             .collect();
+        // Brokers answer the end of a transaction before all its records are visible.
+        eventually("all that was committed is visible", || {
+            let counts = [self.replayed_counts(), self.marked()];
+            let mut complete = counts.iter().map(|counts| counts.len() >= expected.len());
+            complete.all(|is_complete| is_complete).then_some(())
+        });
         assert_eq!(self.replayed_counts(), expected);
-        let marked = self.committed("dead-letter");
-        let marked = marked.iter().filter_map(|record| {
+        assert_eq!(self.marked(), expected);
+    }
+
+    fn marked(&self) -> BTreeMap<String, u32> {
+        let letters = self.committed("dead-letter");
+        let marked = letters.iter().filter_map(|record| {
             let position = record.header("northbridge-replayed")?;
             Some((position.to_owned(), 1))
         });
-        assert_eq!(marked.collect::<BTreeMap<_, _>>(), expected);
+        marked.collect()
     }
 }
 

@@ -128,7 +128,7 @@ impl Input {
     }
 
     fn poisonous_command(&mut self) -> NewRecord {
-        let long = "x".repeat(257);
+        let long = "x".repeat(513);
         let cases = [
             ("not-json-object", "{".to_owned()),
             ("not-json-object", "[]".to_owned()),
@@ -149,7 +149,7 @@ impl Input {
     }
 
     fn poisonous_upgrade(&mut self) -> NewRecord {
-        let long = "x".repeat(257);
+        let long = "x".repeat(513);
         let cases = [
             ("not-json-object", String::new()),
             (
