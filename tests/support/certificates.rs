@@ -165,6 +165,21 @@ impl Certificates {
         self.client_with_certificate_of(self)
     }
 
+    /// Like [`Self::client_with_certificate`], restricted to one TLS version.
+    pub(crate) fn client_with_certificate_speaking(
+        &self,
+        version: &'static SupportedProtocolVersion,
+    ) -> ClientConfig {
+        let certificate = CertificateDer::from_pem_file(self.client_certificate_file()).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.client_key_file()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        let trusting = builder.with_root_certificates(self.roots());
+        trusting
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap()
+    }
+
     /// A TLS client that trusts this CA and presents a client certificate that
     /// another CA issued.
     pub(crate) fn client_with_certificate_of(&self, other: &Self) -> ClientConfig {

@@ -146,17 +146,37 @@ async fn mutual_tls_rejects_a_client_without_a_certificate_of_its_authority() {
 #[tokio::test]
 async fn a_session_can_be_resumed_until_the_files_change() {
     let certificates = Certificates::new();
-    let terminator = terminator(mutual(&certificates));
-    let client = certificates.client_with_certificate();
-    let handshake = async || {
-        let connected = connect(&terminator, client.clone(), "localhost").await;
-        connected.unwrap().1.get_ref().1.handshake_kind()
-    };
+    let terminator = terminator(files(&certificates));
+    let client = certificates.client();
+    let handshake = || kind_of_handshake(&terminator, &client);
     assert_eq!(handshake().await, Some(HandshakeKind::Full));
     assert_eq!(handshake().await, Some(HandshakeKind::Resumed));
     certificates.renew_server(2045);
     terminator.reload().unwrap();
     assert_eq!(handshake().await, Some(HandshakeKind::Full));
+}
+
+/// A resumption would not look at the certificate again, which may have expired or
+/// been revoked since.
+#[tokio::test]
+async fn a_session_with_a_client_certificate_is_not_resumed() {
+    let certificates = Certificates::new();
+    let terminator = terminator(mutual(&certificates));
+    for version in [&TLS12, &TLS13] {
+        let client = certificates.client_with_certificate_speaking(version);
+        for _ in 0..2 {
+            let kind = kind_of_handshake(&terminator, &client).await;
+            assert_eq!(kind, Some(HandshakeKind::Full), "{version:?}");
+        }
+    }
+}
+
+async fn kind_of_handshake(
+    terminator: &TlsTerminator,
+    client: &ClientConfig,
+) -> Option<HandshakeKind> {
+    let connected = connect(terminator, client.clone(), "localhost").await;
+    connected.unwrap().1.get_ref().1.handshake_kind()
 }
 
 #[tokio::test]
