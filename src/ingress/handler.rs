@@ -239,13 +239,12 @@ impl Handler {
         rest: RestOfBody,
         in_flight: InFlightPush,
     ) -> Answered {
-        let received = self.receive(&push, &mut body, in_flight.started());
-        let record = match received.await {
-            Ok((body, reservation)) => self
-                .to_record(&push, &body)
-                .map(|record| (record, reservation)),
-            Err(refusal) => Err(refusal),
-        };
+        let received = self.receive(&push, &mut body, in_flight.started()).await;
+        let is_whole = received.is_ok();
+        let record = received.and_then(|(body, reservation)| {
+            let record = self.to_record(&push, &body)?;
+            Ok((record, reservation))
+        });
         let result = match record {
             Ok((record, reservation)) => self.publish(record, in_flight, reservation).await,
             Err(refusal) => {
@@ -253,7 +252,8 @@ impl Handler {
                 Err(refusal)
             }
         };
-        let is_unread = rest.discard(body);
+        // A chunked body does not know that it has been read to its end.
+        let is_unread = !is_whole && rest.discard(body);
         let answer = match result {
             Ok(delivery) => accept(&push.request_id, &delivery),
             Err(refusal) => {
@@ -288,16 +288,16 @@ impl Handler {
             // Answered, and not reset at the end of the drain.
             () = self.cancel_pending.cancelled() => return Err(Refusal::Draining),
         };
-        if body.bytes.is_empty() {
-            return Err(Refusal::EmptyBody);
-        }
         Ok((body, reservation))
     }
 
-    /// Makes the record of a body. One that cannot be read becomes a dead
-    /// letter, or is refused if `http.unreadable` says so.
+    /// Makes the record of a body. An empty one is refused; one that cannot be read
+    /// becomes a dead letter, or is refused if `http.unreadable` says so.
     fn to_record(&self, push: &Push, body: &ReceivedBody) -> Result<KeyedRecord, Refusal> {
         let bytes = &body.bytes;
+        if bytes.is_empty() {
+            return Err(Refusal::EmptyBody);
+        }
         let arrival = push.arrival();
         let read = if body.corrupt_gzip {
             Err(Unreadable::not_gzip())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::bodies::message_confirm;
-use crate::support::http::{RawConnection, get, post_with};
+use crate::support::http::{RawConnection, get, post_head, post_with};
 use crate::support::load::{Answer, Load};
 use crate::support::mock::Mock;
 
@@ -45,6 +45,30 @@ fn a_drain_under_load_answers_200_to_every_accepted_push_and_stores_it() {
         .iter()
         .filter_map(|(_, record)| record.value.as_deref());
     assert!(report.missing_from(values).is_empty());
+}
+
+#[test]
+fn a_body_that_is_still_arriving_at_the_last_call_is_answered_503() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("http.body_timeout_ms", "3000"),
+        ("http.answer_deadline_ms", "4000"),
+        ("shutdown.deadline_ms", "4500"),
+        ("shutdown.idle_ms", "2000"),
+    ]);
+    let body = message_confirm("r", "d", "sent");
+    let mut connection = RawConnection::open(northbridge.address());
+    connection.write_post(PATH, &[], &body);
+    assert_eq!(connection.read_response().status, 200);
+    northbridge.signal(Signal::TERM);
+    // The last call comes three seconds after the signal, before the body's timeout.
+    std::thread::sleep(Duration::from_secs(1));
+    connection.write(post_head(PATH, &[], body.len()));
+    connection.write(&body[..10]);
+    let answer = connection.read_response();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("urn:northbridge:problem:draining"));
+    assert_eq!(northbridge.wait(), 0);
 }
 
 #[test]

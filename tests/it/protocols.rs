@@ -163,8 +163,14 @@ fn a_chunked_body_is_stored_without_its_transfer_coding() {
         connection.write(format!("1;extension=x\r\n{}\r\n", char::from(*byte)));
     }
     connection.write("0\r\ntrailer: x\r\n\r\n");
-    assert_eq!(connection.read_response().status, 200);
+    let answer = connection.read_response();
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
     assert_eq!(only_value(&mock.records(TOPIC)), body);
+    let empty =
+        format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+    connection.write(empty);
+    let answer = connection.read_response();
+    assert_eq!((answer.status, answer.header("connection")), (400, None));
 }
 
 #[test]
