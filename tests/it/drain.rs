@@ -68,6 +68,7 @@ fn a_body_that_is_still_arriving_at_the_last_call_is_answered_503() {
     let answer = connection.read_response();
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("urn:northbridge:problem:draining"));
+    drop(connection);
     assert_eq!(northbridge.wait(), 0);
 }
 
