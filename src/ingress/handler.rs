@@ -128,7 +128,7 @@ impl Handler {
         let opened = self.open(&head, client, request_id);
         // Nothing of the head is kept while the push waits.
         drop(head);
-        let (mut in_flight, admitted) = match opened {
+        let (in_flight, admitted) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let is_unread = rest.discard(body);
@@ -152,11 +152,6 @@ impl Handler {
                 };
             }
         };
-        in_flight.authorize(Authorized {
-            trail: Arc::clone(&self.trail),
-            request_id: push.request_id.clone(),
-            path: Arc::clone(&push.path),
-        });
         self.answer_push(push, body, rest, in_flight).await
     }
 
@@ -171,12 +166,19 @@ impl Handler {
         check_framing(head)?;
         let path = paths::normalized(head.uri.path());
         let path = self.route(&path, &head.method)?;
-        let in_flight = InFlightPush::start(Arc::clone(&self.push_metrics));
+        let mut in_flight = InFlightPush::start(Arc::clone(&self.push_metrics));
         let address = self.addresses.of_request(client.address, &head.headers);
-        let admitted = self.admit(head, &path, address, request_id);
-        match &admitted {
-            Ok(_) => client.entry.authorize(),
-            Err(refusal) => log_refusal(request_id, address, *refusal),
+        let admitted = self.authorize(head, path.token, address).and_then(|()| {
+            client.entry.authorize();
+            in_flight.authorize(Authorized {
+                trail: Arc::clone(&self.trail),
+                request_id: request_id.clone(),
+                path: Arc::clone(path.name),
+            });
+            self.admit(head, path.name, address, request_id)
+        });
+        if let Err(refusal) = &admitted {
+            log_refusal(request_id, address, *refusal);
         }
         Ok((in_flight, admitted))
     }
@@ -194,23 +196,18 @@ impl Handler {
         }
     }
 
-    /// Lets a push pass the gate, and takes from its head what is needed later.
-    fn admit(
+    /// The gate.
+    fn authorize(
         &self,
         head: &Parts,
-        path: &PathMatch<'_, '_>,
+        path_token: Option<&str>,
         address: Option<IpAddr>,
-        request_id: &HeaderValue,
-    ) -> Result<Push, Refusal> {
-        if self.cancel_pending.is_cancelled() {
-            return Err(Refusal::Draining);
-        }
-        let headers = &head.headers;
+    ) -> Result<(), Refusal> {
         let caller = Caller {
             address,
-            headers,
+            headers: &head.headers,
             query: head.uri.query(),
-            path_token: path.token,
+            path_token,
         };
         let gate = self.gate.load();
         gate.authorize(&caller).map_err(|denied| {
@@ -221,10 +218,24 @@ impl Handler {
                 },
                 Denied::Forbidden => Refusal::Forbidden,
             }
-        })?;
+        })
+    }
+
+    /// Takes from the head of an authorized push what is needed later.
+    fn admit(
+        &self,
+        head: &Parts,
+        path: &Arc<str>,
+        address: Option<IpAddr>,
+        request_id: &HeaderValue,
+    ) -> Result<Push, Refusal> {
+        if self.cancel_pending.is_cancelled() {
+            return Err(Refusal::Draining);
+        }
+        let headers = &head.headers;
         Ok(Push {
             address,
-            path: Arc::clone(path.name),
+            path: Arc::clone(path),
             request_id: request_id.clone(),
             encoding: body::encoding(headers)?,
             traceparent: traceparent(headers),

@@ -138,6 +138,7 @@ fn is_shown_by_a_stream(mistake: &Mistake) {
     // A stream's condition says of an outage only that Kafka is unreachable.
     if mistake.kind != "connect" {
         await_shown(&northbridge, mistake, "command-status");
+        northbridge.wait_for_log(|line| is_warning_of(line, mistake));
         assert_warned_once(&northbridge, mistake);
     }
 }

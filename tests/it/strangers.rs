@@ -283,13 +283,15 @@ fn strangers_neither_raise_nor_hide_failed_pushes() {
     northbridge.wait_for_metric(refusals, &[r#"reason="unauthorized""#], 3.0);
     assert!(northbridge.metric(failed, &[]) < 0.5);
 
-    let mut connection = RawConnection::open(northbridge.address());
-    connection.write(post_head(&with_token, &[], 0));
-    assert_eq!(connection.read_response().status, 400);
-    northbridge.wait_for_metric(failed, &[], 1.0);
+    for (headers, status) in [(&[][..], 400), (&[("content-encoding", "br")], 415)] {
+        let mut connection = RawConnection::open(northbridge.address());
+        connection.write(post_head(&with_token, headers, 0));
+        assert_eq!(connection.read_response().status, status);
+    }
+    northbridge.wait_for_metric(failed, &[], 2.0);
     push(northbridge.address(), PATH, &[]);
     northbridge.wait_for_metric(refusals, &[], 4.0);
-    assert!((northbridge.metric(failed, &[]) - 1.0).abs() < 0.5);
+    assert!((northbridge.metric(failed, &[]) - 2.0).abs() < 0.5);
 }
 
 async fn push_from(source: &str, address: SocketAddr) -> Response {
