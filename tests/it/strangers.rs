@@ -156,6 +156,7 @@ async fn the_connections_of_one_address_are_limited() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_of_every_kind_keep_no_push_waiting() {
     const STRANGERS: u32 = 2_000;
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[
         ("auth.token", "s3cret"),
@@ -222,17 +223,14 @@ async fn an_answer_that_a_client_does_not_take_closes_its_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_take_no_memory_while_their_requests_wait() {
     const FIELDS: usize = 300;
-    // hyper's `HeaderMap` takes about 100 bytes a field.
-    const BYTES_OF_A_HEAD: f64 = 30_000.0;
+    // A kept head takes 37 kB more; what the allocator does not give back, 12 kB.
+    const MOST_BYTES: f64 = 20_000.0;
     let [short, long] = [
         bytes_of_a_waiting_push(0).await,
         bytes_of_a_waiting_push(FIELDS).await,
     ];
     println!("{short} bytes a push with a short head, {long} with a long one");
-    assert!(
-        long - short < BYTES_OF_A_HEAD / 2.0,
-        "{short} and {long} bytes a push"
-    );
+    assert!(long - short < MOST_BYTES, "{short} and {long} bytes a push");
 }
 
 /// The memory of a push whose body does not come.
