@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::fleet::Instance;
 use crate::journal::Journal;
-use crate::recovery::Recovery;
+use crate::recovery::{RESOLUTION, Recovery};
 use crate::simulation::SimulationResult;
 use crate::support::eventually;
 
@@ -64,11 +64,11 @@ pub(crate) fn discard_loss_is_bounded(journal: &Journal, phase: &str, result: &S
     }
 }
 
-/// The product recovers within [`MAX_RECOVERY_DELAY`] of the cluster, stalls of the
-/// machine allowed.
+/// The product recovers within [`MAX_RECOVERY_DELAY`] of the cluster, the resolution
+/// of the measurement and stalls of the machine allowed.
 pub(crate) fn recovery_is_prompt(journal: &Journal, phase: &str, recovery: &Recovery) {
     journal.annotate(&format!("{phase}: {recovery}"));
-    let most = MAX_RECOVERY_DELAY + journal.stalls.allowance();
+    let most = MAX_RECOVERY_DELAY + RESOLUTION + journal.stalls.allowance();
     if recovery.first_delay() > most || recovery.complete_delay() > most {
         journal.violation(format!("{phase}: recovered late: {recovery}"));
     }
@@ -231,11 +231,11 @@ mod tests {
             product_complete: cluster + Duration::from_millis(complete_ms),
         };
         let fixture = Fixture::new();
-        recovery_is_prompt(&fixture.journal, "test", &late(2_000, 2_000));
+        recovery_is_prompt(&fixture.journal, "test", &late(2_150, 2_150));
         assert_eq!(fixture.problems(), 0);
-        recovery_is_prompt(&fixture.journal, "test", &late(2_001, 0));
+        recovery_is_prompt(&fixture.journal, "test", &late(2_151, 0));
         assert_eq!(fixture.problems(), 1);
-        recovery_is_prompt(&fixture.journal, "test", &late(0, 2_001));
+        recovery_is_prompt(&fixture.journal, "test", &late(0, 2_151));
         assert_eq!(fixture.problems(), 2);
     }
 

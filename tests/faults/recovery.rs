@@ -22,6 +22,10 @@ use crate::testbed::{PARTITIONS, Testbed};
 /// topic.
 const RATE: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How much later than a partition's recovery its next push arrives: the cluster is
+/// asked for each partition every [`PAUSE`], the product for one of six 40 times a
+/// second.
+pub(crate) const RESOLUTION: Duration = Duration::from_millis(150);
 /// Timeout of a metadata request for all topics.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(500);
 
