@@ -289,7 +289,7 @@ impl Handler {
         if body::declared_too_large(incoming, limit) {
             return Err(Refusal::BodyTooLarge { limit });
         }
-        let declared = hyper::body::Body::size_hint(incoming).exact();
+        let declared = incoming.size_hint().exact();
         let mut reservation = self.admission.reserve(declared).await?;
         let reading = body::read(incoming, push.encoding, limit, &mut reservation);
         let deadline = started + self.body_timeout;

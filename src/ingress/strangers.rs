@@ -40,8 +40,7 @@ pub(crate) struct ConnectionEntry {
 
 #[derive(Debug)]
 struct EntryState {
-    started: Instant,
-    /// When bytes last arrived, in microseconds after `started`.
+    /// When bytes last arrived, in microseconds after [`Strangers::started`].
     active_at: AtomicU64,
     is_authorized: AtomicBool,
     is_refused: AtomicBool,
@@ -65,7 +64,6 @@ impl Strangers {
     /// Adds a connection.
     pub(crate) fn register(self: &Arc<Self>) -> ConnectionEntry {
         let state = Arc::new(EntryState {
-            started: self.started,
             active_at: AtomicU64::new(micros_since(self.started)),
             is_authorized: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
@@ -130,7 +128,7 @@ impl ConnectionEntry {
 
     /// Bytes of the client have arrived.
     pub(crate) fn bytes_arrived(&self) {
-        let now = micros_since(self.state.started);
+        let now = micros_since(self.strangers.started);
         self.state.active_at.store(now, Ordering::Relaxed);
     }
 

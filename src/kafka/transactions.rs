@@ -196,8 +196,8 @@ impl Transactions {
 
     /// Prepares for the next transaction, if necessary with a new producer: no
     /// earlier transaction is open then, whatever its caller has made of it, and no
-    /// request of one can arrive any more. Retries for as long as `keep_trying` returns true. Returns whether
-    /// it succeeded.
+    /// request of one can arrive any more. Retries for as long as `keep_trying`
+    /// returns true. Returns whether it succeeded.
     ///
     /// # Errors
     ///

@@ -23,8 +23,7 @@ pub struct Reload {
     log: LogFilter,
 }
 
-/// Applies the settings of a component that can change, and returns the keys that
-/// it has applied.
+/// Applies the settings of a component that can change.
 ///
 /// # Errors
 ///
@@ -89,6 +88,10 @@ impl Watch {
     fn take(&mut self, loaded: Result<Settings, String>, is_asked: bool) {
         let result = loaded.and_then(|settings| {
             let changed = self.settings.changed_keys(&settings);
+            // To set a level makes every log statement ask for it again.
+            if changed.is_empty() {
+                return Ok(changed);
+            }
             (self.apply)(&settings).map_err(str::to_owned)?;
             self.reload.log.set(settings.log.level);
             self.settings = settings;
