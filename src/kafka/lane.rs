@@ -205,6 +205,17 @@ impl<J> Lane<J> {
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// Returns whether records fail at once: the partition has been unacknowledged
+    /// for `limit`, and has not become available within that time. One that has
+    /// just become available may need seconds for its first acknowledgement: a
+    /// broker that starts answers its partitions one after the other.
+    pub(super) fn is_down(&self, limit: Duration, now: Instant) -> bool {
+        let state = self.lock();
+        let expected_since = state.unacknowledged_since.max(state.available_since);
+        state.unacknowledged_since.is_some()
+            && expected_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+    }
+
     /// How long the partition has been without an acknowledgement that is due
     /// although the metadata shows it as available; zero if nothing is due.
     pub(super) fn stalled_for(&self, now: Instant) -> Duration {
@@ -335,6 +346,25 @@ mod tests {
         assert_eq!(lane.stalled_for(after(11)), Duration::from_secs(3));
         lane.settle(ACKNOWLEDGED, after(11));
         assert_eq!(lane.stalled_for(after(12)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_partition_that_becomes_available_is_not_down_for_as_long_as_it_may_need() {
+        const LIMIT: Duration = Duration::from_secs(13);
+        let (lane, start) = (Lane::new(0), Instant::now());
+        let is_down = |seconds| lane.is_down(LIMIT, start + Duration::from_secs(seconds));
+        lane.mark_available(start);
+        assert!(!is_down(60), "nothing is due");
+        lane.submit("a", start + Duration::from_secs(60)).unwrap();
+        assert!(!is_down(72));
+        assert!(is_down(73), "a frozen broker stays available");
+        lane.mark_unavailable(start + Duration::from_secs(74));
+        assert!(is_down(80));
+        lane.mark_available(start + Duration::from_secs(90));
+        assert!(!is_down(102));
+        assert!(is_down(103), "it did not acknowledge either");
+        lane.settle(ACKNOWLEDGED, start + Duration::from_secs(104));
+        assert!(!is_down(104));
     }
 
     #[test]

@@ -273,10 +273,9 @@ impl Monitoring {
             self.kafka.set(false, &denial.to_string());
             return;
         }
-        let unacknowledged_for = self.producer.shortest_unacknowledged();
         let is_outage = matches!(cluster, ClusterState::Degraded | ClusterState::Unreachable);
-        if is_outage && unacknowledged_for >= self.answer_deadline {
-            let seconds = unacknowledged_for.as_secs();
+        if is_outage && self.producer.is_down() {
+            let seconds = self.producer.shortest_unacknowledged().as_secs();
             let why = format!("no partition has accepted records for {seconds} s");
             if self.kafka.set(false, &why) {
                 tracing::warn!("Kafka is known to be down; pushes get 503 at once");

@@ -10,8 +10,8 @@
 //! Only librdkafka's report of an acknowledgement with acks=all makes a
 //! [`Delivery`]. A failed record is retried until its caller's deadline. A
 //! partition without an acknowledgement for the whole push deadline fails new
-//! records at once; the [`monitor`](super::monitor) and the outstanding records
-//! detect that it is available again.
+//! records at once, until the [`monitor`](super::monitor) sees it available again or
+//! an outstanding record is acknowledged.
 //!
 //! librdkafka's producer can be replaced: its records go to the new one, in
 //! their order, each to the partition that its key has by then.
@@ -154,11 +154,11 @@ impl Producer {
         loop {
             let lane = inner.lane(&record, deadline).await?;
             let partition = TopicPartition(topic, lane.partition());
-            let unacknowledged_for = lane.unacknowledged_for(Instant::now());
-            if unacknowledged_for >= inner.answer_deadline {
+            let now = Instant::now();
+            if lane.is_down(inner.answer_deadline, now) {
                 return Err(DeliveryError::Unavailable {
                     partition,
-                    unacknowledged_for,
+                    unacknowledged_for: lane.unacknowledged_for(now),
                 });
             }
             let (source, returned) = match inner.submit(lane, record, deadline).await {
@@ -319,8 +319,8 @@ impl Inner {
     /// Returns whether a job that failed goes back to its lane; otherwise its
     /// caller decides. A lane that is held keeps every job.
     fn can_retry(&self, job: &Job, now: Instant) -> bool {
-        let is_available = || job.lane.unacknowledged_for(now) < self.answer_deadline;
-        job.lane.is_held() || !is_too_late_to_retry(job.deadline) && is_available()
+        let is_up = || !job.lane.is_down(self.answer_deadline, now);
+        job.lane.is_held() || !is_too_late_to_retry(job.deadline) && is_up()
     }
 
     /// Sends what a lane releases, or resumes the lane after the backoff.

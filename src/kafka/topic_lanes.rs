@@ -134,6 +134,13 @@ impl<J> TopicLanes<J> {
         longest.unwrap_or_else(|| self.unknown_for(now))
     }
 
+    /// Returns whether every partition is [down](Lane::is_down).
+    pub(super) fn is_down(&self, limit: Duration, now: Instant) -> bool {
+        let lanes = self.lanes.load();
+        let is_known = !lanes.is_empty() || self.unknown_for(now) >= limit;
+        is_known && lanes.iter().all(|lane| lane.is_down(limit, now))
+    }
+
     /// Returns the shortest time that any partition has been unacknowledged.
     pub(super) fn shortest_unacknowledged(&self, now: Instant) -> Duration {
         let lanes = self.lanes.load();
@@ -155,8 +162,7 @@ impl<J> TopicLanes<J> {
 }
 
 /// Returns the index of the lane of a key's partition. A record without a key
-/// takes a random lane, preferably one that has not been unacknowledged for
-/// `limit`. Returns `None` if there is no lane.
+/// takes a random lane, preferably one that is not [down](Lane::is_down). Returns `None` if there is no lane.
 pub(super) fn choose<J>(lanes: &Lanes<J>, key: Option<&[u8]>, limit: Duration) -> Option<usize> {
     let count = lanes.len();
     if count == 0 {
@@ -167,9 +173,9 @@ pub(super) fn choose<J>(lanes: &Lanes<J>, key: Option<&[u8]>, limit: Duration) -
     }
     let first = fastrand::usize(..count);
     let now = Instant::now();
-    let acknowledges = |index: &usize| lanes[*index].unacknowledged_for(now) < limit;
+    let is_up = |index: &usize| !lanes[*index].is_down(limit, now);
     let mut indexes = (0..count).map(|step| (first + step) % count);
-    Some(indexes.find(acknowledges).unwrap_or(first))
+    Some(indexes.find(is_up).unwrap_or(first))
 }
 
 #[cfg(test)]

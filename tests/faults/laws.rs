@@ -229,6 +229,7 @@ mod tests {
             cluster_complete: cluster,
             product_first: cluster + Duration::from_millis(first_ms),
             product_complete: cluster + Duration::from_millis(complete_ms),
+            first_answer: cluster + Duration::from_secs(9),
         };
         let fixture = Fixture::new();
         recovery_is_prompt(&fixture.journal, "test", &late(2_150, 2_150));

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message};
 
 use crate::support::eventually;
-use crate::support::load::{Answer, Kind, Load, Report, RunningLoad};
+use crate::support::load::{Answer, Kind, Load, Push, Report, RunningLoad};
 use crate::testbed::{PARTITIONS, Testbed};
 
 /// Pushes per second to the product: several for each partition of the reference
@@ -36,19 +36,25 @@ pub(crate) struct RecoveryWatch {
     in_sync: Option<JoinHandle<Instant>>,
     load: RunningLoad,
     load_began: Instant,
+    outage_began: Option<Instant>,
 }
 
 /// When the cluster and the product had recovered, at first and completely.
+///
+/// A push counts by its arrival: what arrives while the cluster recovers may wait for
+/// its partition, and only its answer decides whether the platform lost anything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recovery {
     /// The first acknowledgement.
     pub(crate) cluster_first: Instant,
     /// Every partition was available.
     pub(crate) cluster_complete: Instant,
-    /// The first 200 after the first other answer.
+    /// The arrival of the first push in the outage that was answered 200.
     pub(crate) product_first: Instant,
-    /// The last answer other than 200.
+    /// The arrival of the last push that was answered otherwise.
     pub(crate) product_complete: Instant,
+    /// The first answer 200 to a push that arrived in the outage or later.
+    pub(crate) first_answer: Instant,
 }
 
 impl RecoveryWatch {
@@ -70,12 +76,14 @@ impl RecoveryWatch {
             in_sync: None,
             load: load.start(),
             load_began,
+            outage_began: None,
         }
     }
 
     /// Marks the outage as complete: acknowledgements count as recovery from now on.
-    pub(crate) fn outage_begins(&self) {
+    pub(crate) fn outage_begins(&mut self) {
         self.reference.acknowledged().clear();
+        self.outage_began = Some(Instant::now());
     }
 
     /// Must be called right before the brokers are restarted.
@@ -92,37 +100,40 @@ impl RecoveryWatch {
         let report = self.load.stop();
         let first = acknowledged.iter().map(|(at, _)| *at).min();
         let complete = acknowledged.iter().map(|(at, _)| *at).chain(in_sync).max();
-        let answered = report.pushes.iter().map(|push| {
-            let at = self.load_began + push.intended + push.latency;
-            (at, push.answer == Answer::Status(200))
-        });
-        let answered: Vec<_> = answered.collect();
-        let bad = answered.iter().filter(|(_, is_ok)| !is_ok);
-        let first_bad = bad.clone().map(|(at, _)| *at).min();
-        let first_ok = answered
+        let outage_began = self.outage_began.expect("there was an outage");
+        let arrived = |push: &Push| self.load_began + push.intended;
+        let (stored, others): (Vec<&Push>, Vec<&Push>) = report
+            .pushes
             .iter()
-            .filter(|(at, is_ok)| *is_ok && first_bad.is_none_or(|bad| *at > bad))
-            .map(|(at, _)| *at)
-            .min();
+            .filter(|push| arrived(push) >= outage_began)
+            .partition(|push| push.answer == Answer::Status(200));
+        let product_first = stored.iter().map(|push| arrived(push)).min();
+        let answered = stored.iter().map(|push| arrived(push) + push.latency);
         let recovery = Recovery {
             cluster_first: first.expect("the cluster recovered"),
             cluster_complete: complete.expect("the cluster recovered"),
-            product_first: first_ok.expect("the product recovered"),
-            product_complete: bad.map(|(at, _)| *at).max().unwrap_or(self.load_began),
+            product_first: product_first.expect("the product recovered"),
+            product_complete: others
+                .iter()
+                .map(|push| arrived(push))
+                .max()
+                .unwrap_or(outage_began),
+            first_answer: answered.min().expect("the product recovered"),
         };
         (recovery, report)
     }
 }
 
 impl Recovery {
-    /// From the cluster's first acknowledgement to the first 200.
+    /// From the cluster's first acknowledgement to the arrival of the first push that
+    /// was answered 200.
     pub(crate) fn first_delay(&self) -> Duration {
         self.product_first
             .saturating_duration_since(self.cluster_first)
     }
 
-    /// From the moment at which every partition was available to the last answer
-    /// other than 200.
+    /// From the moment at which every partition was available to the arrival of the
+    /// last push that was answered otherwise.
     pub(crate) fn complete_delay(&self) -> Duration {
         self.product_complete
             .saturating_duration_since(self.cluster_complete)
@@ -140,9 +151,11 @@ impl fmt::Display for Recovery {
         };
         write!(
             f,
-            "first 200 {:.3} s after the cluster's first acknowledgement; \
-             last other answer {:.3} s after every partition was available",
+            "the first push that is stored arrives {:.3} s after the cluster's first \
+             acknowledgement, the first 200 is {:.3} s after it; the last \
+             that is not arrives {:.3} s after every partition was available",
             signed(self.product_first, self.cluster_first),
+            signed(self.first_answer, self.cluster_first),
             signed(self.product_complete, self.cluster_complete),
         )
     }

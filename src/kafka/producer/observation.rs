@@ -85,6 +85,13 @@ impl Producer {
         longest
     }
 
+    /// Returns whether every push fails at once, since no partition has acknowledged
+    /// anything for the answer deadline or become available within it.
+    pub(in crate::kafka) fn is_down(&self) -> bool {
+        let (limit, now) = (self.0.answer_deadline, Instant::now());
+        self.0.lanes.iter().all(|topic| topic.is_down(limit, now))
+    }
+
     /// Returns the shortest time that any partition has been unacknowledged.
     pub(in crate::kafka) fn shortest_unacknowledged(&self) -> Duration {
         let now = Instant::now();
