@@ -119,7 +119,8 @@ fn tens_of_thousands_of_idle_connections_do_not_block_pushes() {
         "a limit of {files} open files is too low (ulimit -Hn)"
     );
     let northbridge = mock.ready_ingress(&[
-        ("http.header_timeout_ms", "60000"),
+        ("http.header_timeout_ms", "120000"),
+        ("limits.first_push_timeout_ms", "120000"),
         ("limits.max_connections", "30000"),
     ]);
     let resident = || northbridge.metric("process_resident_memory_bytes", &[]);
