@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::bodies::message_confirm;
 use crate::support::eventually;
-use crate::support::http::{get, post_with};
+use crate::support::http::{RawConnection, get, post_with};
 use crate::support::mock::{Mock, PARTITIONS, TOPICS};
 use crate::support::northbridge::Northbridge;
 
@@ -141,6 +141,33 @@ fn an_outage_longer_than_the_deadline_ends_readiness_until_kafka_returns() {
     mock.come_back();
     northbridge.wait_until_ready();
     assert_eq!(push(&northbridge), 200);
+}
+
+/// A broker that starts acknowledges its partitions one after the other, seconds after
+/// the metadata shows them as available.
+#[test]
+fn a_push_waits_once_its_partition_is_available_though_nothing_is_acknowledged_yet() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[
+        ("http.answer_deadline_ms", "4000"),
+        ("http.body_timeout_ms", "1000"),
+        ("limits.admission_timeout_ms", "100"),
+    ]);
+    mock.go_down();
+    assert_eq!(push(&northbridge), 503);
+    assert_eq!(push(&northbridge), 503);
+    northbridge.wait_for_outcome("unavailable", 1);
+    northbridge.wait_until_not_ready();
+    let too_few = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    mock.fail_requests(RDKafkaApiKey::Produce, &vec![too_few; 1_000]);
+    mock.come_back();
+    northbridge.wait_until_ready();
+    let mut connection = RawConnection::open(northbridge.address());
+    connection.write_post(PATH, &[], message_confirm("r", "d", "sent"));
+    northbridge.wait_for_metric("northbridge_pushes_in_flight", &[], 1.0);
+    mock.stop_failing(RDKafkaApiKey::Produce);
+    assert_eq!(connection.read_response().status, 200);
+    northbridge.wait_for_outcome("unavailable", 1);
 }
 
 #[test]
