@@ -22,7 +22,6 @@ use super::failure::{Denial, Failure, Operation, Resource};
 use super::metrics::TopicFindings;
 use super::replacement::{Reason, Replacement};
 use super::topic_check::{Severity, TopicCheck};
-use crate::process::fail_point::{self, fail_point};
 use crate::process::readiness::{Condition, Readiness};
 use crate::process::vital;
 use crate::topics::Topic;
@@ -152,7 +151,6 @@ impl Contact {
 impl Monitoring {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            fail_point(fail_point::MONITOR);
             if let Some(reason) = self.replacement.due(&self.producer) {
                 self.replace_producer(&reason);
             }

@@ -23,7 +23,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fail_point::{self, fail_point};
 use super::readiness::Readiness;
 use super::vital;
 use crate::metrics::Metrics;
@@ -88,7 +87,6 @@ impl AdminServer {
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    fail_point(fail_point::ADMIN);
                     let serving = self.clone().serve(stream);
                     tokio::spawn(async move {
                         let _timed_out = timeout(CONNECTION_TIMEOUT, serving).await;

@@ -1,21 +1,14 @@
 //! Fail points, in debug builds only: numbered steps at which a process kills
-//! or freezes itself or panics, so that tests can interrupt it exactly there.
+//! or freezes itself, so that tests can interrupt it exactly there, and parts of it
+//! that panic.
 
-/// The step of the listener's accept loop.
-pub(crate) const ACCEPT: u32 = 11;
-/// The step of the thread that monitors Kafka.
-pub(crate) const MONITOR: u32 = 12;
-/// The step of the admin server's accept loop.
-pub(crate) const ADMIN: u32 = 13;
+#[cfg(debug_assertions)]
+const VARIABLE: &str = "NORTHBRIDGE_FAIL_POINT";
 
 /// Marks step `step`. If `NORTHBRIDGE_FAIL_POINT` is `step:count`, the process
 /// sends itself SIGKILL at the `count`-th pass; if it is `step:count:STOP`,
 /// SIGSTOP, and with `step:count:STOP:seconds` it goes on only so long after it
-/// was resumed; at `step:count:PANIC` it panics.
-///
-/// # Panics
-///
-/// Panics if the variable asks for it.
+/// was resumed.
 #[cfg(debug_assertions)]
 pub(crate) fn fail_point(step: u32) {
     use std::sync::LazyLock;
@@ -30,7 +23,7 @@ pub(crate) fn fail_point(step: u32) {
     }
 
     static FAIL_POINT: LazyLock<Option<FailPoint>> = LazyLock::new(|| {
-        let text = std::env::var("NORTHBRIDGE_FAIL_POINT").ok()?;
+        let text = std::env::var(VARIABLE).ok()?;
         let mut parts = text.split(':');
         Some(FailPoint {
             step: parts.next()?.parse().ok()?,
@@ -43,7 +36,6 @@ pub(crate) fn fail_point(step: u32) {
         && point.step == step
         && point.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
     {
-        assert!(point.signal != "PANIC", "at the fail point {step}");
         let id = std::process::id().to_string();
         let _ = std::process::Command::new("kill")
             .args([&format!("-{}", point.signal), &id])
@@ -55,3 +47,16 @@ pub(crate) fn fail_point(step: u32) {
 #[cfg(not(debug_assertions))]
 #[inline]
 pub(crate) fn fail_point(_: u32) {}
+
+/// # Panics
+///
+/// Panics if `NORTHBRIDGE_FAIL_POINT` is `panic:part`.
+#[cfg(debug_assertions)]
+pub(super) fn panic_in(part: &str) {
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    assert!(asked.strip_prefix("panic:") != Some(part), "a fail point");
+}
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub(super) fn panic_in(_: &str) {}

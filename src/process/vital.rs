@@ -6,6 +6,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 
 use super::Exit;
+use super::fail_point::panic_in;
 
 /// Spawns a task whose panic ends the process with [`Exit::Bug`].
 pub(crate) fn spawn<T>(
@@ -17,6 +18,7 @@ where
 {
     tokio::spawn(async move {
         let _vital = Vital(name);
+        panic_in(name);
         task.await
     })
 }
@@ -32,6 +34,7 @@ pub(crate) fn start_thread(
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _vital = Vital(name);
+        panic_in(name);
         run();
     })
 }
