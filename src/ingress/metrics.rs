@@ -154,7 +154,7 @@ impl PushMetrics {
             ),
             consecutive_failures: metrics.gauge(
                 "consecutive_failed_pushes",
-                "Authorized pushes not answered 200 since the last one that was.",
+                "Authorized pushes not answered 200 since the last one that was stored.",
             ),
             max_in_flight: metrics.gauge(
                 "max_pushes_in_flight",
@@ -183,8 +183,9 @@ impl PushMetrics {
         self.refused_by_gate[denied.index()].inc();
     }
 
-    /// To be called exactly once for each push received. Only those that the gate
-    /// has let pass count as failed: a stranger must neither raise nor hide an alert.
+    /// To be called exactly once for each push received. A stranger must neither raise
+    /// nor hide an alert: only pushes that the gate has let pass count as failed, and a
+    /// dead letter, which may be anybody's junk, does not end a row of failures.
     pub(crate) fn finished(
         &self,
         outcome: Outcome,
@@ -198,9 +199,9 @@ impl PushMetrics {
         self.durations[outcome.index()].observe(took.as_secs_f64());
         // The platform stops pushing after ten consecutive failures, so their
         // number matters more than their rate.
-        if outcome.is_success() {
+        if outcome == Outcome::Stored {
             self.consecutive_failures.set(0);
-        } else if is_authorized {
+        } else if is_authorized && !outcome.is_success() {
             self.consecutive_failures.inc();
         }
         self.in_flight.dec();
@@ -223,6 +224,16 @@ impl PushMetrics {
 
     pub(crate) fn bytes_released(&self, bytes: usize) {
         self.in_flight_bytes.sub(signed(bytes));
+    }
+}
+
+#[cfg(fuzzing)]
+impl PushMetrics {
+    /// Returns whether every push received has one outcome, and holds nothing any more.
+    pub(crate) fn are_balanced(&self) -> bool {
+        let settled: u64 = self.outcomes.iter().flatten().map(IntCounter::get).sum();
+        let pending = self.in_flight.get() + self.in_flight_bytes.get();
+        settled == self.received.get() && pending == 0
     }
 }
 

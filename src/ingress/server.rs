@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 use super::connection::Connections;
 use super::strangers::Strangers;
 use crate::config::Limits;
-use crate::process::fail_point::{self, fail_point};
 
 /// The connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -81,7 +80,6 @@ impl Server {
     /// stays in the kernel's backlog.
     async fn accept(&self) {
         loop {
-            fail_point(fail_point::ACCEPT);
             match self.listener.accept().await {
                 Ok((_, peer)) if !self.connections.admits(peer) => {}
                 // The semaphore is never closed.
@@ -100,8 +98,14 @@ impl Server {
         if let Ok(permit) = permits().try_acquire_owned() {
             return Ok(permit);
         }
-        self.strangers.evict_idlest();
-        permits().acquire_owned().await
+        loop {
+            let kept_place = self.strangers.kept_place();
+            self.strangers.evict_idlest();
+            tokio::select! {
+                permit = permits().acquire_owned() => return permit,
+                () = kept_place => {}
+            }
+        }
     }
 
     /// The kernel has completed the handshake of the connections in the

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// All open connections: which of them are strangers, and how many each address has.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Strangers {
     /// `limits.max_connections_per_address`; 0 is no limit.
     max_per_address: usize,
     open: Mutex<Open>,
+    kept_place: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -28,8 +30,8 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One connection. It is a stranger until [`ConnectionEntry::authorize`], and is
-/// removed when dropped.
+/// One connection. It is a stranger until it brings an authorized push or leaves,
+/// whichever is first, and is removed when dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionEntry {
     strangers: Arc<Strangers>,
@@ -42,11 +44,16 @@ pub(crate) struct ConnectionEntry {
 struct EntryState {
     /// When bytes last arrived, in microseconds after [`Strangers::started`].
     active_at: AtomicU64,
-    is_authorized: AtomicBool,
+    /// [`STRANGER`], then either [`AUTHORIZED`] or [`LEAVING`].
+    standing: AtomicU8,
     is_refused: AtomicBool,
     refused: Notify,
     evicted: Notify,
 }
+
+const STRANGER: u8 = 0;
+const AUTHORIZED: u8 = 1;
+const LEAVING: u8 = 2;
 
 /// The address has as many connections as one may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +65,7 @@ impl Strangers {
             started: Instant::now(),
             max_per_address,
             open: Mutex::default(),
+            kept_place: Notify::new(),
         })
     }
 
@@ -65,7 +73,7 @@ impl Strangers {
     pub(crate) fn register(self: &Arc<Self>) -> ConnectionEntry {
         let state = Arc::new(EntryState {
             active_at: AtomicU64::new(micros_since(self.started)),
-            is_authorized: AtomicBool::new(false),
+            standing: AtomicU8::new(STRANGER),
             is_refused: AtomicBool::new(false),
             refused: Notify::new(),
             evicted: Notify::new(),
@@ -83,8 +91,11 @@ impl Strangers {
         }
     }
 
-    /// Makes the stranger that has been idle longest give way. Returns false if
+    /// Asks the stranger that has been idle longest to give way. Returns false if
     /// there is none.
+    ///
+    /// It keeps its place, and [`Strangers::kept_place`] resolves, if its authorized
+    /// push comes before it has left.
     pub(crate) fn evict_idlest(&self) -> bool {
         let mut open = self.open();
         let idlest = open
@@ -97,6 +108,12 @@ impl Strangers {
             state.evicted.notify_one();
         }
         evicted.is_some()
+    }
+
+    /// Resolves if, from now on, a stranger that was asked to give way becomes
+    /// authorized.
+    pub(crate) fn kept_place(&self) -> Notified<'_> {
+        self.kept_place.notified()
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -132,15 +149,21 @@ impl ConnectionEntry {
         self.state.active_at.store(now, Ordering::Relaxed);
     }
 
-    /// The connection has brought an authorized push, and is no stranger any more.
+    /// The connection has brought an authorized push, and is no stranger any more
+    /// unless it is leaving already.
     pub(crate) fn authorize(&self) {
-        if !self.state.is_authorized.swap(true, Ordering::Relaxed) {
-            self.strangers.open().strangers.remove(&self.id);
+        if self.state.settle(AUTHORIZED) {
+            let waited = self.strangers.open().strangers.remove(&self.id);
+            if waited.is_none() {
+                self.strangers.kept_place.notify_waiters();
+            }
         }
     }
 
-    pub(crate) fn is_authorized(&self) -> bool {
-        self.state.is_authorized.load(Ordering::Relaxed)
+    /// Returns whether the connection is to be closed as a stranger's; it cannot
+    /// become authorized any more if so.
+    pub(crate) fn leave(&self) -> bool {
+        self.state.settle(LEAVING)
     }
 
     /// The gate has refused a request, so the connection is to end.
@@ -160,13 +183,28 @@ impl ConnectionEntry {
         }
     }
 
-    /// Resolves when another connection needs the place.
+    /// Resolves when another connection needs the place of this one, which is to be
+    /// closed then.
     pub(crate) async fn evicted(&self) {
         self.state.evicted.notified().await;
+        if !self.leave() {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn counted(&self) -> MutexGuard<'_, Option<IpAddr>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EntryState {
+    /// Returns whether the connection was a stranger until now.
+    fn settle(&self, standing: u8) -> bool {
+        let (set, failed) = (Ordering::AcqRel, Ordering::Acquire);
+        let settled = self
+            .standing
+            .compare_exchange(STRANGER, standing, set, failed);
+        settled.is_ok()
     }
 }
 
@@ -232,6 +270,24 @@ mod tests {
         entry.authorize();
         assert!(!strangers.evict_idlest());
         assert!(!evicted(&entry).await);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_whose_push_comes_before_it_has_left_keeps_its_place() {
+        let strangers = Strangers::new(0);
+        let entry = strangers.register();
+        let kept_place = strangers.kept_place();
+        assert!(strangers.evict_idlest());
+        entry.authorize();
+        assert!(!evicted(&entry).await);
+        kept_place.await;
+        let leaving = strangers.register();
+        let kept_place = strangers.kept_place();
+        assert!(leaving.leave());
+        leaving.authorize();
+        assert!(!leaving.leave(), "it can leave only once");
+        let kept = timeout(Duration::from_millis(1), kept_place).await;
+        assert!(kept.is_err(), "a connection that leaves keeps no place");
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn received_pushes_equal_the_sum_of_their_outcomes() {
 }
 
 #[test]
-fn consecutive_failures_are_counted_until_a_push_is_answered_200() {
+fn consecutive_failures_are_counted_until_a_push_is_stored_and_not_only_dead_lettered() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);
     let row = "northbridge_consecutive_failed_pushes";
@@ -137,6 +137,10 @@ fn consecutive_failures_are_counted_until_a_push_is_answered_200() {
         assert_eq!(post_with(northbridge.address(), PATH, &[], "").status, 400);
         northbridge.wait_for_metric(row, &[], failures);
     }
+    let junk = post_with(northbridge.address(), PATH, &[], "junk of a stranger");
+    assert_eq!(junk.status, 200);
+    northbridge.wait_for_outcome("dead_lettered", 1);
+    northbridge.wait_for_metric(row, &[], 3.0);
     let confirmation = message_confirm("r", "d", "sent");
     let answer = post_with(northbridge.address(), PATH, &[], confirmation);
     assert_eq!(answer.status, 200);
