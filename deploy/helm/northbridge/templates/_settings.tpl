@@ -7,6 +7,12 @@
 {{- if .Values.tls.clientCertificates -}}
 {{- $_ := set $tls "client_ca_file" "/etc/northbridge/tls/ca.crt" -}}
 {{- end -}}
+{{- if .Values.tls.clientRevocationLists -}}
+{{- if not .Values.tls.clientCertificates -}}
+{{- fail "tls.clientRevocationLists needs tls.clientCertificates: nothing else is revoked" -}}
+{{- end -}}
+{{- $_ := set $tls "client_crl_file" "/etc/northbridge/tls/ca.crl" -}}
+{{- end -}}
 {{- $_ := set $config "tls" (merge $tls (default dict $config.tls)) -}}
 {{- end -}}
 {{- toYaml $config -}}
@@ -71,4 +77,30 @@ Kafka: each phase must end before the limit of the next.
 {{- end -}}
 {{- end -}}
 {{- default (add $needed 5) .Values.pod.terminationGracePeriodSeconds | int64 -}}
+{{- end -}}
+
+{{/* The bytes in a quantity of Kubernetes; empty if it has an unusual unit. */}}
+{{- define "northbridge.bytes" -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $unit := trimPrefix $number . -}}
+{{- if and $number (hasKey $units $unit) -}}{{- mulf $number (get $units $unit) | int64 -}}{{- end -}}
+{{- else -}}
+{{- int64 . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails if the memory of an ingress does not suffice for its limits, by the figures of src/ingress/capacity.rs. */}}
+{{- define "northbridge.memory" -}}
+{{- $connection := ternary 30000 13000 (ne .Values.tls.secretName "") -}}
+{{- $connections := dig "limits" "max_connections" 10000 .Values.config | int64 -}}
+{{- $in_flight := dig "limits" "max_in_flight_bytes" 67108864 .Values.config | int64 -}}
+{{- $needed := add 50331648 (mul $connections $connection) (mul 2 $in_flight) -}}
+{{- $memory := dig "limits" "memory" "" .Values.ingress.resources -}}
+{{- with include "northbridge.bytes" $memory -}}
+{{- if lt (int64 .) $needed -}}
+{{- fail (printf "ingress.resources.limits.memory is %v, and config.limits.max_connections (%d) and config.limits.max_in_flight_bytes (%d) may need %d MiB: raise that, or lower them" $memory $connections $in_flight (div (add $needed 1048575) 1048576)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
