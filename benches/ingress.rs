@@ -11,7 +11,6 @@
     reason = "a benchmark whose surroundings fail can only panic"
 )]
 
-use std::fs;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -25,7 +24,7 @@ use rdkafka::producer::DefaultProducerContext;
 use support::child::ChildGuard;
 use support::load::{Load, Report, Until};
 use support::northbridge::Northbridge;
-use usage::{cpu_time, median, percentile};
+use usage::{cpu_time, median, memory_mb, percentile};
 
 #[path = "support/floor.rs"]
 mod floor;
@@ -183,17 +182,6 @@ impl Candidate {
             ..Load::to(self.address)
         }
     }
-}
-
-/// A line of `/proc/PID/status` in MB, such as `VmRSS` or `VmHWM`.
-fn memory_mb(process: &str, line: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
-    let value = status
-        .lines()
-        .find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
-    let kib = value.and_then(|value| value.trim().strip_suffix(" kB"));
-    let kib: f64 = kib.expect("a line in kB").parse().expect("a number");
-    kib * 1024.0 / 1e6
 }
 
 fn all_stored(report: &Report) {

@@ -14,7 +14,6 @@
     reason = "a benchmark whose setup fails can only panic"
 )]
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -28,11 +27,14 @@ use floor::{Output, Stage};
 use support::bodies;
 use support::kafka_cluster::{shared, unique_prefix};
 use support::northbridge::{Northbridge, run};
+use usage::{cpu_time, memory_mb};
 
 #[path = "support/stream_floor.rs"]
 mod floor;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "support/usage.rs"]
+mod usage;
 
 // The roles in which this program starts itself as a child process.
 const FLOOR: &str = "--floor";
@@ -443,23 +445,8 @@ fn bootstrap() -> String {
     std::env::var("NORTHBRIDGE_BENCH_BOOTSTRAP").expect("set by the parent process")
 }
 
-/// User and system CPU time of a process so far: fields 14 and 15 of its `stat`
-/// file, in ticks of 10 ms; see proc(5).
-fn cpu_time(process: &str) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a running process");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
-    let ticks = fields.split(' ').skip(11).take(2);
-    let ticks: u32 = ticks
-        .map(|field| field.parse::<u32>().expect("ticks"))
-        .sum();
-    Duration::from_millis(10) * ticks
-}
-
 fn resident_bytes(process: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes.expect("VmRSS").parse::<f64>().expect("a number") * 1024.0
+    memory_mb(process, "VmRSS") * 1e6
 }
 
 fn number(count: usize) -> f64 {

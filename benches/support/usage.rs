@@ -1,4 +1,8 @@
-//! CPU time of a process, and summary statistics.
+//! CPU time and memory of a process, and summary statistics.
+#![allow(
+    dead_code,
+    reason = "each benchmark compiles this on its own and uses only part of it"
+)]
 
 use std::fs;
 use std::time::Duration;
@@ -16,6 +20,17 @@ pub(crate) fn cpu_time(process: &str) -> Duration {
     TICK * ticks
         .map(|field| field.parse::<u32>().expect("a number of ticks"))
         .sum()
+}
+
+/// A line of `/proc/PID/status` in MB, such as `VmRSS` or `VmHWM`.
+pub(crate) fn memory_mb(process: &str, line: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
+    let value = status
+        .lines()
+        .find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+    let kib = value.and_then(|value| value.trim().strip_suffix(" kB"));
+    let kib: f64 = kib.expect("a line in kB").parse().expect("a number");
+    kib * 1024.0 / 1e6
 }
 
 /// The value below which `percent` of the sorted values lie.
