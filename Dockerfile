@@ -8,8 +8,10 @@ WORKDIR /northbridge
 
 # The dependencies have a layer of their own, cached until Cargo.toml or
 # Cargo.lock changes. Tests and benchmarks are not part of the image: their
-# targets are removed, because cargo requires the files of every target.
+# targets are removed, because cargo requires the files of every target, and so does
+# the workspace's member that is not built here.
 COPY Cargo.toml Cargo.lock ./
+COPY fuzz/Cargo.toml fuzz/fuzz.rs fuzz/
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     sed -i -E '/^\[\[(test|bench)\]\]$/,/^$/d' Cargo.toml && \
     mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs && \

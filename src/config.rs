@@ -11,6 +11,8 @@
 //! ```
 
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod keys;
 mod layers;
 mod options;

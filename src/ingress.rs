@@ -17,6 +17,8 @@ mod certificate;
 mod client_address;
 mod client_names;
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handler;
 mod idle;
 mod metrics;
@@ -30,26 +32,21 @@ mod trail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use admission::Admission;
 use auth::Gate;
 use certificate::TlsFiles;
-use client_address::ClientAddresses;
 use connection::Connections;
-use handler::{Handler, RequestIds};
+use handler::Handler;
 use metrics::{PushMetrics, ServerMetrics};
-use paths::Paths;
 use publisher::Publisher;
 use server::Server;
 use tls::TlsTerminator;
-use trail::Trail;
 
 use crate::config::{Settings, Shutdown};
 use crate::kafka::admin::TopicAdmin;
@@ -57,7 +54,6 @@ use crate::kafka::failures::Failures;
 use crate::kafka::metrics::{KafkaClientFamilies, ProducerMetrics, TopicFindings};
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{self, Producer};
-use crate::notification::Rules;
 use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
@@ -143,26 +139,13 @@ impl Ingress {
 
         let cancel_pending = CancellationToken::new();
         let publisher = Publisher::new(producer.clone(), cancel_pending.clone(), answer_deadline);
-        let handler = Arc::new(Handler {
-            paths: Paths::new(&settings.http.paths),
-            gate: ArcSwap::from_pointee(Gate::new(&settings.auth)),
-            addresses: ClientAddresses::new(&settings.auth),
-            admission: Admission::new(&settings.limits, Arc::clone(&push_metrics)),
-            publisher: publisher.clone(),
-            rules: Rules {
-                command_key: settings.topics.command_status.key,
-                validation: settings.http.validation,
-            },
-            unreadable: settings.http.unreadable,
-            max_body_bytes: settings.http.max_body_bytes,
-            body_timeout: settings.http.body_timeout_ms.duration(),
+        let handler = Arc::new(Handler::new(
+            settings,
+            publisher.clone(),
             push_metrics,
-            server_metrics: Arc::clone(&server_metrics),
-            draining: AtomicBool::new(false),
-            cancel_pending: cancel_pending.clone(),
-            request_ids: RequestIds::new(),
-            trail: Arc::new(Trail::new()),
-        });
+            Arc::clone(&server_metrics),
+            cancel_pending.clone(),
+        ));
         let terminator = terminator(settings, &server_metrics)?;
         let server = bind(settings, Arc::clone(&handler), terminator.clone())?;
         let address = server.address()?;

@@ -13,6 +13,8 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod headers;
 pub mod ingress;
 pub mod kafka;

@@ -13,6 +13,10 @@
 pub(crate) mod closed_list;
 mod command_status;
 mod drift;
+#[cfg(fuzzing)]
+pub mod fuzz;
+#[cfg(any(test, fuzzing))]
+mod laws;
 mod notify_type;
 mod other;
 mod push;

@@ -9,6 +9,8 @@
 //! `ingress`.
 
 pub mod draft;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub(crate) mod ids;
 mod metrics;
 mod stage;

@@ -11,6 +11,8 @@
 //! of how they run, and nothing of the ingress.
 
 mod dead_letter;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod report;
 mod route;
 mod run;

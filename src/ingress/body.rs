@@ -170,7 +170,7 @@ fn compact(bytes: Bytes) -> Bytes {
 ///
 /// The data are one or more members (RFC 1952, 2.2); zeros after the last one are
 /// the padding of a block device or a buffer.
-async fn decompress(
+pub(super) async fn decompress(
     bytes: Bytes,
     limit: usize,
     reservation: &mut Reservation,

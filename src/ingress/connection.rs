@@ -134,7 +134,7 @@ impl Connections {
     /// Resolves if the connection is still a stranger when its time is over.
     async fn first_push_is_late(&self, entry: &ConnectionEntry) {
         tokio::time::sleep(self.first_push_timeout).await;
-        if entry.is_authorized() {
+        if !entry.leave() {
             std::future::pending::<()>().await;
         }
     }
@@ -158,17 +158,27 @@ impl Connections {
             address,
             entry: Arc::clone(entry),
         };
-        let activity = || Activity::new(self.idle_timeouts, Arc::clone(entry));
         let Some(tls) = &self.tls else {
-            let activity = activity();
-            let (protocol, first) = self.detect(&mut stream, &activity).await?;
-            return Ok(self
-                .serve_http(protocol, first, stream, client, activity)
-                .await);
+            return self.serve_stream(stream, None, client).await;
         };
-        let mut stream = self.handshake(tls, stream, peer).await?;
-        let activity = activity();
-        let (protocol, first) = match tls::negotiated(&stream) {
+        let stream = self.handshake(tls, stream, peer).await?;
+        let negotiated = tls::negotiated(&stream);
+        self.serve_stream(stream, negotiated, client).await
+    }
+
+    /// Speaks HTTP over a stream. Its first bytes tell the protocol if it has not been
+    /// negotiated.
+    pub(super) async fn serve_stream<S>(
+        &self,
+        mut stream: S,
+        negotiated: Option<Protocol>,
+        client: Client,
+    ) -> Result<CloseReason, CloseReason>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(self.idle_timeouts, Arc::clone(&client.entry));
+        let (protocol, first) = match negotiated {
             Some(protocol) => (protocol, FirstBytes::default()),
             None => self.detect(&mut stream, &activity).await?,
         };

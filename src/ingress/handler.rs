@@ -26,7 +26,7 @@ use super::paths::{self, PathMatch, Paths};
 use super::publisher::{Authorized, InFlightPush, Publisher};
 use super::strangers::ConnectionEntry;
 use super::trail::Trail;
-use crate::config::UnreadablePolicy;
+use crate::config::{Settings, UnreadablePolicy};
 use crate::headers;
 use crate::kafka::Delivery;
 use crate::notification::{self, Notification, Rules, Unreadable};
@@ -36,27 +36,27 @@ use crate::record::{Arrival, KeyedRecord, MAX_CONTENT_TYPE_BYTES};
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 pub(crate) struct Handler {
-    pub(crate) paths: Paths,
+    paths: Paths,
     /// Exchanged when the settings are reloaded.
     pub(crate) gate: ArcSwap<Gate>,
     pub(crate) addresses: ClientAddresses,
-    pub(crate) admission: Admission,
-    pub(crate) publisher: Publisher,
-    pub(crate) rules: Rules,
+    admission: Admission,
+    publisher: Publisher,
+    rules: Rules,
     /// `http.unreadable`.
-    pub(crate) unreadable: UnreadablePolicy,
+    unreadable: UnreadablePolicy,
     /// `http.max_body_bytes`.
-    pub(crate) max_body_bytes: usize,
+    max_body_bytes: usize,
     /// `http.body_timeout_ms`, counted from the end of the head.
-    pub(crate) body_timeout: Duration,
-    pub(crate) push_metrics: Arc<PushMetrics>,
+    body_timeout: Duration,
+    push_metrics: Arc<PushMetrics>,
     pub(crate) server_metrics: Arc<ServerMetrics>,
     /// Set when shutdown is announced: from then on, answers over HTTP/1 close
     /// their connections.
     pub(crate) draining: AtomicBool,
     /// Cancelled shortly before the shutdown deadline: new pushes are refused.
-    pub(crate) cancel_pending: CancellationToken,
-    pub(crate) request_ids: RequestIds,
+    cancel_pending: CancellationToken,
+    request_ids: RequestIds,
     pub(crate) trail: Arc<Trail>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Client {
 
 /// Makes ids that no other instance makes: a random start and a counter.
 #[derive(Debug)]
-pub(crate) struct RequestIds {
+struct RequestIds {
     start: u64,
     next: AtomicU64,
 }
@@ -97,6 +97,36 @@ struct Answered {
 }
 
 impl Handler {
+    /// A handler that lets pass what the settings let pass.
+    pub(crate) fn new(
+        settings: &Settings,
+        publisher: Publisher,
+        push_metrics: Arc<PushMetrics>,
+        server_metrics: Arc<ServerMetrics>,
+        cancel_pending: CancellationToken,
+    ) -> Self {
+        Self {
+            paths: Paths::new(&settings.http.paths),
+            gate: ArcSwap::from_pointee(Gate::new(&settings.auth)),
+            addresses: ClientAddresses::new(&settings.auth),
+            admission: Admission::new(&settings.limits, Arc::clone(&push_metrics)),
+            publisher,
+            rules: Rules {
+                command_key: settings.topics.command_status.key,
+                validation: settings.http.validation,
+            },
+            unreadable: settings.http.unreadable,
+            max_body_bytes: settings.http.max_body_bytes,
+            body_timeout: settings.http.body_timeout_ms.duration(),
+            push_metrics,
+            server_metrics,
+            draining: AtomicBool::new(false),
+            cancel_pending,
+            request_ids: RequestIds::new(),
+            trail: Arc::new(Trail::new()),
+        }
+    }
+
     /// Answers one request, at the latest at its answer deadline.
     pub(crate) async fn answer(&self, request: Request<Incoming>, client: &Client) -> Answer {
         let (head, body) = request.into_parts();
@@ -430,7 +460,7 @@ fn content_type(headers: &HeaderMap) -> Option<Bytes> {
 }
 
 impl RequestIds {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             start: fastrand::u64(..),
             next: AtomicU64::new(0),

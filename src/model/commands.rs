@@ -35,12 +35,14 @@ impl Confirmation {
         let id = usable_id(&header, "requestId")?;
         let status = text(&header, "status")?.to_lowercase();
         let from = text(&header, "from").unwrap_or_default();
-        let (device, service) = match from.strip_prefix("/devices/") {
-            Some(rest) => match rest.split_once("/services/") {
-                Some((device, service)) => (Some(device), Some(service)),
-                None => (Some(rest), None),
-            },
-            None => (None, None),
+        let segments: Vec<&str> = from.split('/').collect();
+        let (device, service) = match segments[..] {
+            ["", "devices", device] if !device.is_empty() => (Some(device), None),
+            ["", "devices", device, "services", service] if !device.is_empty() => (
+                Some(device),
+                Some(service).filter(|service| !service.is_empty()),
+            ),
+            _ => (None, None),
         };
         let body = object.get("body").filter(|raw| raw.get() != "null");
         let confirmation = Self {
@@ -88,9 +90,17 @@ fn push_time(text: &str) -> Option<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.with_timezone(&Utc));
     }
-    let digits = text.strip_suffix('Z')?.replace(['T', '.'], "");
-    let padded = format!("{digits:0<17}");
-    let (seconds, millis) = padded.split_at_checked(14)?;
-    let time = NaiveDateTime::parse_from_str(&format!("{seconds}.{millis}"), "%Y%m%d%H%M%S%.3f");
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (seconds, fraction) = time.split_at_checked(6)?;
+    let millis = fraction.strip_prefix('.').unwrap_or(fraction);
+    let has_fraction = !fraction.is_empty();
+    let digits = format!("{date}{seconds}{millis}");
+    let lengths = [date.len(), millis.len()];
+    if lengths != [8, if has_fraction { 3 } else { 0 }]
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return None;
+    }
+    let time = NaiveDateTime::parse_from_str(&format!("{digits:0<17}"), "%Y%m%d%H%M%S%3f");
     Some(time.ok()?.and_utc())
 }
