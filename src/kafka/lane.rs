@@ -210,18 +210,16 @@ impl<J> Lane<J> {
     /// just become available may need seconds for its first acknowledgement: a
     /// broker that starts answers its partitions one after the other.
     pub(super) fn is_down(&self, limit: Duration, now: Instant) -> bool {
-        let state = self.lock();
-        let expected_since = state.unacknowledged_since.max(state.available_since);
-        state.unacknowledged_since.is_some()
-            && expected_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+        let expected_since = self.lock().expected_since();
+        expected_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
     }
 
     /// How long the partition has been without an acknowledgement that is due
     /// although the metadata shows it as available; zero if nothing is due.
     pub(super) fn stalled_for(&self, now: Instant) -> Duration {
         let state = self.lock();
-        let since = state.unacknowledged_since.max(state.available_since);
-        since
+        state
+            .expected_since()
             .filter(|_| state.outstanding > 0 && state.available_since.is_some())
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -258,6 +256,12 @@ impl<J> Lane<J> {
 }
 
 impl<J> State<J> {
+    /// Since when an acknowledgement that is due could have come.
+    fn expected_since(&self) -> Option<Instant> {
+        let since = self.unacknowledged_since?;
+        Some(self.available_since.map_or(since, |at| since.max(at)))
+    }
+
     fn next(&mut self, now: Instant) -> Next<J> {
         match self.phase {
             Phase::Open if self.outstanding == 0 => Next::Send(self.next_batch(now)),

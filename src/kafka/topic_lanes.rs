@@ -162,7 +162,8 @@ impl<J> TopicLanes<J> {
 }
 
 /// Returns the index of the lane of a key's partition. A record without a key
-/// takes a random lane, preferably one that is not [down](Lane::is_down). Returns `None` if there is no lane.
+/// takes a random lane, preferably one that is not [down](Lane::is_down). Returns
+/// `None` if there is no lane.
 pub(super) fn choose<J>(lanes: &Lanes<J>, key: Option<&[u8]>, limit: Duration) -> Option<usize> {
     let count = lanes.len();
     if count == 0 {
