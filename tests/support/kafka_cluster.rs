@@ -35,6 +35,10 @@ pub mod secured;
 /// The partitions of the topics in which brokers keep groups and transactions.
 const INTERNAL_PARTITIONS: i32 = 6;
 
+/// Clusters that tests of one process may own at the same time. Three nodes need most
+/// of a gigabyte and, during startup, both cores of a small machine.
+const OWNED_AT_ONCE: usize = 2;
+
 /// The environment variable with the bootstrap servers of an external cluster,
 /// which replaces the shared one.
 const EXTERNAL: &str = "NORTHBRIDGE_TEST_KAFKA";
@@ -128,7 +132,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and waits until every broker knows all the others.
     ///
-    /// Blocks while another test in this process owns a cluster.
+    /// Blocks while [`OWNED_AT_ONCE`] other tests in this process own a cluster.
     pub fn start(options: &ClusterOptions) -> Self {
         let slot = ClusterSlot::take();
         Self::start_now(options, Some(slot))
@@ -365,28 +369,27 @@ fn data_directory() -> TempDir {
         .expect("a directory for the cluster")
 }
 
-/// Permission to own a cluster. One test at a time has it: three nodes need
-/// most of a gigabyte and, during startup, both cores of a small machine.
+/// Permission to own a cluster.
 #[derive(Debug)]
 struct ClusterSlot;
 
-static SLOT_TAKEN: Mutex<bool> = Mutex::new(false);
+static FREE_SLOTS: Mutex<usize> = Mutex::new(OWNED_AT_ONCE);
 static SLOT_FREED: Condvar = Condvar::new();
 
 impl ClusterSlot {
     fn take() -> Self {
-        let taken = SLOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = SLOT_FREED
-            .wait_while(taken, |taken| *taken)
+        let free = FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = SLOT_FREED
+            .wait_while(free, |free| *free == 0)
             .unwrap_or_else(PoisonError::into_inner);
-        *taken = true;
+        *free -= 1;
         Self
     }
 }
 
 impl Drop for ClusterSlot {
     fn drop(&mut self) {
-        *SLOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         SLOT_FREED.notify_one();
     }
 }
