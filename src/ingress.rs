@@ -191,7 +191,7 @@ impl Ingress {
 
     /// Stops in the order that loses no push: become unready → wait until load
     /// balancers notice → close the listener and finish the requests → wait for
-    /// the publish tasks → flush librdkafka.
+    /// the records in flight → flush librdkafka.
     pub(crate) async fn drain(self) -> Exit {
         let began = Instant::now();
         let end = began + self.deadline;
@@ -202,7 +202,7 @@ impl Ingress {
         tokio::time::sleep(self.announce).await;
 
         self.stop.cancel();
-        // A publish task outlives a connection whose client is gone.
+        // A record outlives a connection whose client is gone.
         let finished = async {
             let _ = self.server.await;
             self.publisher.settled().await;

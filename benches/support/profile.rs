@@ -21,6 +21,7 @@ use northbridge::record::{Arrival, KeyedRecord};
 use northbridge::topics::specs;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::support::bodies;
@@ -197,8 +198,10 @@ impl Sender {
                 delivered.expect("a report").expect("a delivery");
             }
             Self::Product { producer, .. } => {
-                let delivered = producer.deliver(record, Instant::now() + TIMEOUT).await;
-                delivered.expect("a delivery");
+                let (settled, result) = oneshot::channel();
+                let on_settled = Box::new(move |result| drop(settled.send(result)));
+                producer.deliver(record, Instant::now() + TIMEOUT, on_settled);
+                result.await.expect("a result").expect("a delivery");
             }
         }
     }

@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::metrics::PushMetrics;
 use crate::config::Limits;
 
-/// What a push takes besides its body: its task, its share of the connection's
-/// state, and what is kept of its head.
+/// What a push takes besides its body: its share of the connection's state, and what
+/// is kept of its head and with its record.
 const PUSH_BYTES: usize = 6 * 1024;
 
 /// By how much the reservation of a body grows while its length is unknown.

@@ -287,7 +287,11 @@ impl Handler {
             Ok((record, reservation))
         });
         let result = match record {
-            Ok((record, reservation)) => self.publish(record, in_flight, reservation).await,
+            Ok((record, reservation)) => {
+                self.publisher
+                    .publish(record, in_flight, reservation)
+                    .await
+            }
             Err(refusal) => {
                 in_flight.finish(refusal.outcome());
                 Err(refusal)
@@ -374,17 +378,6 @@ impl Handler {
         for field in notification.drift().fields() {
             self.push_metrics.drifted(notify_type, field);
         }
-    }
-
-    async fn publish(
-        &self,
-        record: KeyedRecord,
-        in_flight: InFlightPush,
-        reservation: Reservation,
-    ) -> Result<Delivery, Refusal> {
-        let result = self.publisher.publish(record, in_flight, reservation);
-        // The task ends without a result only if it panics.
-        result.await.unwrap_or(Err(Refusal::Unconfirmed))
     }
 }
 

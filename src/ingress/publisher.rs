@@ -1,11 +1,12 @@
 //! Publishes pushes to Kafka, detached from their clients' connections.
 //!
 //! hyper drops a handler's future when its client hangs up. A push whose body
-//! arrived is stored and counted all the same, so a tracked task of its own
-//! publishes it. The task also holds the push's reservation until librdkafka
-//! has let go of the record, which may be after the answer.
+//! arrived is stored and counted all the same: librdkafka holds, with the record,
+//! what counts the push, resolves its handler, and holds its reservation, until the
+//! record is settled, which may be after the answer. There is no task in between.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use hyper::header::HeaderValue;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admission::Reservation;
 use super::answer::Refusal;
@@ -28,7 +30,7 @@ use crate::topics::Topic;
 #[derive(Debug, Clone)]
 pub(crate) struct Publisher {
     producer: Producer,
-    tasks: TaskTracker,
+    unsettled: TaskTracker,
     cancel_pending: CancellationToken,
     answer_deadline: Duration,
 }
@@ -43,7 +45,17 @@ pub(crate) struct InFlightPush {
     started: Instant,
     notify_type: NotifyType,
     authorized: Option<Authorized>,
-    finished: bool,
+    is_finished: AtomicBool,
+}
+
+/// What librdkafka holds with a push's record.
+struct Unsettled {
+    push: Arc<InFlightPush>,
+    answer: oneshot::Sender<Result<Delivery, Refusal>>,
+    event: Option<StoredEvent>,
+    dead_letter_reason: Option<&'static str>,
+    _reservation: Reservation,
+    _tracked: TaskTrackerToken,
 }
 
 /// What the trail says of a push that the gate has let pass.
@@ -71,7 +83,7 @@ impl InFlightPush {
             started: Instant::now(),
             notify_type: NotifyType::Other,
             authorized: None,
-            finished: false,
+            is_finished: AtomicBool::new(false),
         }
     }
 
@@ -84,13 +96,10 @@ impl InFlightPush {
         self.started
     }
 
-    pub(crate) fn finish(mut self, outcome: Outcome) {
-        self.count(outcome);
-    }
-
-    fn count(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.finished, true) {
-            return;
+    /// Counts the push under an outcome, unless it has one. Returns whether it had none.
+    pub(crate) fn finish(&self, outcome: Outcome) -> bool {
+        if self.is_finished.swap(true, Ordering::Relaxed) {
+            return false;
         }
         let (took, is_authorized) = (self.started.elapsed(), self.authorized.is_some());
         self.metrics
@@ -101,12 +110,13 @@ impl InFlightPush {
             let request_id = push.request_id.to_str().unwrap_or("-");
             push.trail.log(request_id, &push.path, outcome);
         }
+        true
     }
 }
 
 impl Drop for InFlightPush {
     fn drop(&mut self) {
-        self.count(Outcome::Disconnected);
+        self.finish(Outcome::Disconnected);
     }
 }
 
@@ -120,66 +130,72 @@ impl Publisher {
     ) -> Self {
         Self {
             producer,
-            tasks: TaskTracker::new(),
+            unsettled: TaskTracker::new(),
             cancel_pending,
             answer_deadline,
         }
     }
 
-    /// Publishes a record in a task of its own. Its result is sent by the
-    /// push's answer deadline; dropping the receiver does not stop the task.
-    pub(crate) fn publish(
+    /// Publishes a record, and returns its result by the push's answer deadline.
+    /// Dropping the future does not end the push, which is counted when its record is
+    /// settled.
+    pub(crate) async fn publish(
         &self,
         record: KeyedRecord,
         mut push: InFlightPush,
         reservation: Reservation,
-    ) -> oneshot::Receiver<Result<Delivery, Refusal>> {
-        let (answer, answered) = oneshot::channel();
-        push.notify_type = record.notify_type();
-        let event = StoredEvent::if_enabled(&record);
-        let publisher = self.clone();
-        self.tasks.spawn(async move {
-            publisher.run(record, push, event, answer).await;
-            drop(reservation);
-        });
-        answered
-    }
-
-    /// Waits until librdkafka has settled every record and all tasks have ended.
-    pub(crate) async fn settled(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    async fn run(
-        &self,
-        record: KeyedRecord,
-        push: InFlightPush,
-        event: Option<Box<StoredEvent>>,
-        answer: oneshot::Sender<Result<Delivery, Refusal>>,
-    ) {
+    ) -> Result<Delivery, Refusal> {
         let deadline = push.started + self.answer_deadline;
-        let reason = record.dead_letter_reason();
-        let mut delivery = std::pin::pin!(self.producer.deliver(record, deadline));
-        let (result, is_settled) = tokio::select! {
-            biased;
-            settled = &mut delivery => (settled.map_err(|error| refusal(&error)), true),
-            () = tokio::time::sleep_until(deadline.into()) => (Err(Refusal::Unconfirmed), false),
-            () = self.cancel_pending.cancelled() => (Err(Refusal::Draining), false),
+        push.notify_type = record.notify_type();
+        let push = Arc::new(push);
+        let (answer, mut answered) = oneshot::channel();
+        let unsettled = Unsettled {
+            push: Arc::clone(&push),
+            answer,
+            event: StoredEvent::if_enabled(&record),
+            dead_letter_reason: record.dead_letter_reason(),
+            _reservation: reservation,
+            _tracked: self.unsettled.token(),
         };
-        if let (Some(event), Ok(delivery)) = (event, &result) {
-            event.emit(delivery, push.started.elapsed());
+        let on_settled = Box::new(move |result| unsettled.settle(result));
+        self.producer.deliver(record, deadline, on_settled);
+        let refusal = tokio::select! {
+            biased;
+            result = &mut answered => return result.unwrap_or(Err(Refusal::Unconfirmed)),
+            () = tokio::time::sleep_until(deadline.into()) => Refusal::Unconfirmed,
+            () = self.cancel_pending.cancelled() => Refusal::Draining,
+        };
+        if push.finish(refusal.outcome()) {
+            return Err(refusal);
         }
-        if let (Some(reason), Ok(_)) = (reason, &result) {
-            push.metrics.dead_lettered(reason);
+        // The record was settled in this moment.
+        answered.await.unwrap_or(Err(Refusal::Unconfirmed))
+    }
+
+    /// Waits until librdkafka has settled every record.
+    pub(crate) async fn settled(&self) {
+        self.unsettled.close();
+        self.unsettled.wait().await;
+    }
+}
+
+impl Unsettled {
+    fn settle(self, result: Result<Delivery, DeliveryError>) {
+        let result = result.map_err(|error| refusal(&error));
+        let took = self.push.started.elapsed();
+        if !self.push.finish(outcome(&result)) {
+            return;
         }
-        push.finish(outcome(&result));
+        if let Ok(delivery) = &result {
+            if let Some(event) = self.event {
+                event.emit(delivery, took);
+            }
+            if let Some(reason) = self.dead_letter_reason {
+                self.push.metrics.dead_lettered(reason);
+            }
+        }
         // The receiver is gone if the client hung up.
-        let _ = answer.send(result);
-        if !is_settled {
-            // librdkafka may still hold the record, so the reservation stays.
-            let _late = delivery.await;
-        }
+        let _ = self.answer.send(result);
     }
 }
 
@@ -210,13 +226,11 @@ fn refusal(error: &DeliveryError) -> Refusal {
 impl StoredEvent {
     /// Captures what delivery consumes, but only if something listens: a push
     /// must not pay for an event that nobody sees.
-    fn if_enabled(record: &KeyedRecord) -> Option<Box<Self>> {
-        tracing::enabled!(target: EVENTS, tracing::Level::DEBUG).then(|| {
-            Box::new(Self {
-                notify_type: record.notify_type(),
-                key: record.key_bytes(),
-                reason: record.dead_letter_reason(),
-            })
+    fn if_enabled(record: &KeyedRecord) -> Option<Self> {
+        tracing::enabled!(target: EVENTS, tracing::Level::DEBUG).then(|| Self {
+            notify_type: record.notify_type(),
+            key: record.key_bytes(),
+            reason: record.dead_letter_reason(),
         })
     }
 

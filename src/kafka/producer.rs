@@ -29,7 +29,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
-use tokio::sync::oneshot;
 
 use super::delivery_error::{DeliveryError, TopicPartition};
 use super::failure::{Denial, Operation};
@@ -68,9 +67,11 @@ struct Job {
     submitted: Instant,
     /// When nobody waits for the record any more.
     deadline: Instant,
-    /// A failed record is returned, so that it can be retried without a copy.
-    done: oneshot::Sender<Result<Delivery, (KafkaError, KeyedRecord)>>,
+    on_settled: OnSettled,
 }
+
+/// What is called with the result of a record.
+pub(crate) type OnSettled = Box<dyn FnOnce(Result<Delivery, DeliveryError>) + Send + Sync>;
 
 /// librdkafka's producer, with a thread that polls it for delivery reports.
 type Handle = ThreadedProducer<Context>;
@@ -136,47 +137,15 @@ impl Producer {
         Ok(Self(inner))
     }
 
-    /// Delivers a record, and retries it until `deadline`. Returns only when
-    /// librdkafka has settled the last attempt, which may be long after
-    /// `deadline`: a caller that answers earlier keeps waiting for it.
+    /// Delivers a record, and retries it until `deadline`. `settled` gets the result
+    /// once librdkafka holds the record no more, which may be long after `deadline`:
+    /// whoever answers earlier is told again.
     ///
-    /// # Errors
-    ///
-    /// Returns why the record was not acknowledged. Only after
-    /// [`DeliveryError::Unconfirmed`] may it still be in the log.
-    pub async fn deliver(
-        &self,
-        mut record: KeyedRecord,
-        deadline: Instant,
-    ) -> Result<Delivery, DeliveryError> {
-        let inner = &self.0;
-        let topic = record.topic();
-        loop {
-            let lane = inner.lane(&record, deadline).await?;
-            let partition = TopicPartition(topic, lane.partition());
-            let now = Instant::now();
-            if lane.is_down(inner.answer_deadline, now) {
-                return Err(DeliveryError::Unavailable {
-                    partition,
-                    unacknowledged_for: lane.unacknowledged_for(now),
-                });
-            }
-            let (source, returned) = match inner.submit(lane, record, deadline).await {
-                Ok(delivery) => {
-                    inner.failures.allowed(|| inner.write_to(topic));
-                    return Ok(delivery);
-                }
-                Err(failed) => failed,
-            };
-            if is_permanent(&source) {
-                return Err(DeliveryError::Rejected { partition, source });
-            }
-            if is_too_late_to_retry(deadline) {
-                return Err(DeliveryError::Unconfirmed { partition, source });
-            }
-            record = returned;
-            tokio::time::sleep(RETRY_BACKOFF).await;
-        }
+    /// It is called at once, by the thread that takes delivery reports, or by a task,
+    /// and must not block. It gets why the record was not acknowledged; only after
+    /// [`DeliveryError::Unconfirmed`] may the record still be in the log.
+    pub fn deliver(&self, record: KeyedRecord, deadline: Instant, settled: OnSettled) {
+        self.0.deliver(record, deadline, settled);
     }
 
     /// Returns what fails at the moment.
@@ -211,6 +180,20 @@ impl Inner {
         self.handle.load_full().ok_or(KafkaError::Canceled)
     }
 
+    fn deliver(self: &Arc<Self>, record: KeyedRecord, deadline: Instant, on_settled: OnSettled) {
+        let lanes = &self.lanes[record.topic().index()];
+        if let Some(lane) = lanes.choose(record.key(), self.answer_deadline) {
+            return self.submit(lane, record, deadline, on_settled);
+        }
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            match inner.lane(&record, deadline).await {
+                Ok(lane) => inner.submit(lane, record, deadline, on_settled),
+                Err(error) => on_settled(Err(error)),
+            }
+        });
+    }
+
     /// Returns the lane of a record's partition; waits until the topic's
     /// partitions are known.
     async fn lane(
@@ -234,25 +217,28 @@ impl Inner {
         }
     }
 
-    async fn submit(
+    /// Gives a record to a lane, unless that is down.
+    fn submit(
         self: &Arc<Self>,
         lane: Arc<Lane<Job>>,
         record: KeyedRecord,
         deadline: Instant,
-    ) -> Result<Delivery, (KafkaError, KeyedRecord)> {
-        let (done, settled) = oneshot::channel();
+        on_settled: OnSettled,
+    ) {
+        let now = Instant::now();
+        if lane.is_down(self.answer_deadline, now) {
+            return on_settled(Err(DeliveryError::Unavailable {
+                partition: TopicPartition(record.topic(), lane.partition()),
+                unacknowledged_for: lane.unacknowledged_for(now),
+            }));
+        }
         self.enqueue(Job {
             lane,
             record,
-            submitted: Instant::now(),
+            submitted: now,
             deadline,
-            done,
+            on_settled,
         });
-        match settled.await {
-            Ok(result) => result,
-            // A job is dropped without a result only if the whole producer is.
-            Err(_dropped) => std::future::pending().await,
-        }
     }
 
     /// Gives a job to its lane, or if that is retired, to the one in its place.
@@ -308,16 +294,39 @@ impl Inner {
             Err(job)
         };
         let next = taken_back.unwrap_or_else(|job| {
-            let result = result.map_err(|error| (error, job.record));
-            // The receiver is gone only if the runtime is shutting down.
-            let _ = job.done.send(result);
+            self.finish(job, result);
             lane.settle(settled, now)
         });
         self.go_on(lane, next);
     }
 
-    /// Returns whether a job that failed goes back to its lane; otherwise its
-    /// caller decides. A lane that is held keeps every job.
+    /// Tells the result of a job that its lane does not keep; one that may still
+    /// succeed is delivered once more, by the lanes of that moment.
+    fn finish(self: &Arc<Self>, job: Job, result: Result<Delivery, KafkaError>) {
+        let topic = job.record.topic();
+        let source = match result {
+            Ok(delivery) => {
+                self.failures.allowed(|| self.write_to(topic));
+                return (job.on_settled)(Ok(delivery));
+            }
+            Err(source) => source,
+        };
+        let partition = TopicPartition(topic, job.lane.partition());
+        if is_permanent(&source) {
+            return (job.on_settled)(Err(DeliveryError::Rejected { partition, source }));
+        }
+        if is_too_late_to_retry(job.deadline) {
+            return (job.on_settled)(Err(DeliveryError::Unconfirmed { partition, source }));
+        }
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY_BACKOFF).await;
+            inner.deliver(job.record, job.deadline, job.on_settled);
+        });
+    }
+
+    /// Returns whether a job that failed goes back to its lane. A lane that is held
+    /// keeps every job.
     fn can_retry(&self, job: &Job, now: Instant) -> bool {
         let is_up = || !job.lane.is_down(self.answer_deadline, now);
         job.lane.is_held() || !is_too_late_to_retry(job.deadline) && is_up()
