@@ -93,7 +93,7 @@ Kafka: each phase must end before the limit of the next.
 
 {{/* Fails if the memory of an ingress does not suffice for its limits, by the figures of src/ingress/capacity.rs. */}}
 {{- define "northbridge.memory" -}}
-{{- $connection := ternary 30000 13000 (ne .Values.tls.secretName "") -}}
+{{- $connection := ternary 30000 23000 (ne .Values.tls.secretName "") -}}
 {{- $connections := dig "limits" "max_connections" 10000 .Values.config | int64 -}}
 {{- $in_flight := dig "limits" "max_in_flight_bytes" 67108864 .Values.config | int64 -}}
 {{- $needed := add 50331648 (mul $connections $connection) (mul 2 $in_flight) -}}
