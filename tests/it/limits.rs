@@ -1,7 +1,9 @@
 //! Limits on what one client can cost: time, head size, connections, streams,
 //! memory.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+
+use tokio::net::TcpSocket;
 
 use crate::support::bodies::message_confirm;
 use crate::support::eventually;
@@ -105,6 +107,25 @@ fn http_2_announces_its_maximum_concurrent_streams() {
     );
 }
 
+/// Connections from an address of their own: so many from 127.0.0.1 would take the ports
+/// on which other tests start and restart brokers.
+fn connections_from_elsewhere(to: SocketAddr, many: u32) -> Vec<TcpStream> {
+    let from = SocketAddr::from(([127, 0, 0, 9], 0));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..many {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(from).unwrap();
+            let connected = socket.connect(to).await.unwrap();
+            connections.push(connected.into_std().unwrap());
+        }
+        connections
+    })
+}
+
 /// Opens as many connections as the hard limit of open files allows; the limit
 /// applies to this process and to the program alike.
 #[test]
@@ -125,9 +146,7 @@ fn tens_of_thousands_of_idle_connections_do_not_block_pushes() {
     ]);
     let resident = || northbridge.metric("process_resident_memory_bytes", &[]);
     let before = resident();
-    let idle: Vec<_> = (0..many)
-        .map(|_| TcpStream::connect(northbridge.address()).unwrap())
-        .collect();
+    let idle = connections_from_elsewhere(northbridge.address(), many);
     northbridge.wait_for_metric("northbridge_connections", &[], many.into());
     for number in 0..20 {
         let body = message_confirm(&format!("r-{number}"), "d", "sent");
