@@ -26,13 +26,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     find src -exec touch {} + && \
     NORTHBRIDGE_REVISION="$REVISION" cargo build --release --locked && \
     strip --strip-all --output-target=default -o /northbridge/northbridge target/release/northbridge && \
-    cp --dereference "$(gcc -print-file-name=libgcc_s.so.1)" /northbridge/libgcc_s.so.1
+    cp --dereference "$(gcc -print-file-name=libgcc_s.so.1)" /northbridge/libgcc_s.so.1 && \
+    mkdir /northbridge/state
 
 # glibc, root certificates and time zones, and nothing else: OpenSSL is linked
 # statically, and libgcc_s is the only other library that the binary needs.
 FROM gcr.io/distroless/base-nossl-debian12:nonroot
 COPY --from=build /northbridge/libgcc_s.so.1 /usr/lib/
 COPY --from=build /northbridge/northbridge /usr/bin/northbridge
+# A volume for a spool is writable if it is mounted here.
+COPY --from=build --chown=65532:65532 /northbridge/state /var/lib/northbridge
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

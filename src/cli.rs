@@ -62,6 +62,9 @@ pub enum Command {
     /// Creates the topics, or verifies their settings.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
+    /// Shows what the spool on this host holds, or delivers it.
+    #[command(subcommand, after_help = SPOOL_EXAMPLES)]
+    Spool(SpoolCommand),
     /// Asks the process at admin.listen whether it is live, and prints the answer on one line.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
@@ -113,6 +116,17 @@ pub enum TopicsCommand {
     /// Compares the topics with their requirements and prints one line for each finding.
     #[command(after_help = TOPICS_EXAMPLES)]
     Verify,
+}
+
+/// What to do with the spool in spool.directory.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum SpoolCommand {
+    /// Prints how many pushes are spooled, by topic and partition. A process may be using it.
+    #[command(after_help = SPOOL_EXAMPLES)]
+    Status,
+    /// Delivers everything to Kafka without receiving pushes. No other process may use it.
+    #[command(after_help = SPOOL_EXAMPLES)]
+    Drain,
 }
 
 /// What to do while brokers are down.
@@ -207,6 +221,14 @@ A topic keeps the number of replicas that it is created with. Beside a broker th
 
 Exit codes: 0 done, 1 a topic is missing or must be changed, 64 wrong usage or configuration,
 69 Kafka was unavailable.";
+
+const SPOOL_EXAMPLES: &str = "\
+Examples:
+  northbridge spool status --set spool.directory=/var/lib/northbridge
+  northbridge spool drain --config northbridge.toml
+
+Exit codes: 0 done, 64 wrong usage or configuration, 69 Kafka has taken nothing for a minute,
+75 stopped by a signal; what is not delivered stays in the spool.";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:

@@ -4,6 +4,7 @@
 pub mod dev;
 pub mod health;
 pub mod replay;
+pub mod spool;
 pub mod topics;
 
 use crate::config::Settings;

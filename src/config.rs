@@ -41,7 +41,7 @@ pub(crate) use secret::{MASK, Secret};
 #[cfg(test)]
 pub(crate) use sections::Basic;
 pub(crate) use sections::{
-    Admin, Auth, ClientAddress, Limits, LogFormat, LogLevel, Shutdown, Streams, Tls,
+    Admin, Auth, ClientAddress, Limits, LogFormat, LogLevel, Shutdown, Spool, Streams, Tls,
     UnreadablePolicy,
 };
 pub use sections::{Http, Kafka, Log, Topics};
@@ -58,6 +58,7 @@ pub struct Settings {
     pub(crate) tls: Tls,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
+    pub(crate) spool: Spool,
     /// The brokers, and how librdkafka talks to them.
     pub kafka: Kafka,
     /// The names and settings of the topics on the cluster.

@@ -5,12 +5,13 @@
 //! server ─ connection ─ handler ─┬─ paths, auth: who may push
 //!                                ├─ admission, body: within the limits
 //!                                ├─ notification → record: topic and key
-//!                                └─ publisher ─ kafka::Producer ─ Delivery → 200
+//!                                └─ publisher ─ spool::Storage ─ Stored → 200
 //! ```
 
 mod admission;
 mod answer;
 mod auth;
+pub(crate) mod backend;
 mod body;
 mod capacity;
 mod certificate;
@@ -40,6 +41,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use auth::Gate;
+use backend::Backend;
 use certificate::TlsFiles;
 use connection::Connections;
 use handler::Handler;
@@ -49,11 +51,7 @@ use server::Server;
 use tls::TlsTerminator;
 
 use crate::config::{Settings, Shutdown};
-use crate::kafka::admin::TopicAdmin;
-use crate::kafka::failures::Failures;
-use crate::kafka::metrics::{KafkaClientFamilies, ProducerMetrics, TopicFindings};
-use crate::kafka::monitor::Monitor;
-use crate::kafka::{self, Producer};
+use crate::kafka::metrics::KafkaClientFamilies;
 use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
@@ -76,10 +74,9 @@ pub(crate) struct Ingress {
     cancel_pending: CancellationToken,
     handler: Arc<Handler>,
     publisher: Publisher,
-    producer: Producer,
+    backend: Backend,
     server: JoinHandle<()>,
     terminator: Option<Arc<TlsTerminator>>,
-    _monitor: Monitor,
 }
 
 /// `northbridge ingress`: runs until a signal, then drains.
@@ -114,31 +111,21 @@ impl Ingress {
     ) -> anyhow::Result<Self> {
         let AdminServer { metrics, readiness } = admin;
         let accepting = readiness.condition("accepting", "starting");
-        let push_metrics = Arc::new(PushMetrics::register(metrics));
+        let has_spool = settings.spool.directory.is_some();
+        let push_metrics = Arc::new(PushMetrics::register(metrics, has_spool));
         let server_metrics = Arc::new(ServerMetrics::register(metrics));
         let limits = &settings.limits;
         push_metrics.set_limits(limits.max_in_flight, limits.max_in_flight_bytes);
         server_metrics.set_limit(limits.max_connections);
         let answer_deadline = settings.http.answer_deadline_ms.duration();
 
-        let client = clients.client("ingress");
-        let failures = Failures::new(settings, &client);
-        let admin = TopicAdmin::new(settings, &failures).context(kafka::CANNOT_CREATE_CLIENT)?;
-        let producer_metrics = ProducerMetrics::register(metrics);
-        let producer = Producer::new(settings, producer_metrics, client, failures)
-            .context(kafka::CANNOT_CREATE_CLIENT)?;
-        let findings = TopicFindings::register(metrics);
-        let monitor = Monitor::start(
-            producer.clone(),
-            admin,
-            findings,
-            readiness,
-            answer_deadline,
-        )
-        .context("cannot start the thread that monitors Kafka")?;
-
+        let backend = Backend::start(settings, admin, &clients.client("ingress"))?;
         let cancel_pending = CancellationToken::new();
-        let publisher = Publisher::new(producer.clone(), cancel_pending.clone(), answer_deadline);
+        let publisher = Publisher::new(
+            backend.storage.clone(),
+            cancel_pending.clone(),
+            answer_deadline,
+        );
         let handler = Arc::new(Handler::new(
             settings,
             publisher.clone(),
@@ -166,8 +153,7 @@ impl Ingress {
             cancel_pending,
             handler,
             publisher,
-            producer,
-            _monitor: monitor,
+            backend,
         })
     }
 
@@ -215,10 +201,23 @@ impl Ingress {
             settled = finished_by(end, &mut finished).await;
         }
         self.handler.trail.log_left_out();
-        let producer = self.producer;
-        let left = end.saturating_duration_since(Instant::now());
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
-        if settled && flushed.unwrap_or(false) {
+        let flushed = if let Some(deliveries) = self.backend.deliveries {
+            let left = deliveries.finish(cancel_at).await;
+            if left > 0 {
+                tracing::warn!(
+                    records = left,
+                    "pushes stay in the spool; the next start delivers them"
+                );
+            }
+            // What librdkafka still holds is in the spool.
+            true
+        } else {
+            let producer = self.backend.producer;
+            let left = end.saturating_duration_since(Instant::now());
+            let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
+            flushed.unwrap_or(false)
+        };
+        if settled && flushed {
             tracing::info!("drained; all accepted pushes are settled");
             Exit::Done
         } else {

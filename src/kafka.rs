@@ -34,4 +34,4 @@ use client::{
     producer_config, reader_config, transactional_config,
 };
 pub use delivery_error::{DeliveryError, TopicPartition};
-pub use producer::{Delivery, Producer};
+pub use producer::{Delivery, Producer, Settlement};

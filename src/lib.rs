@@ -24,5 +24,6 @@ pub mod notification;
 pub mod process;
 pub mod record;
 pub mod simulate;
+mod spool;
 pub mod streams;
 pub mod topics;

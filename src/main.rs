@@ -7,8 +7,8 @@
 )]
 
 use clap::Parser;
-use northbridge::cli::{Cli, Command, ConfigCommand, TopicsCommand};
-use northbridge::commands::{dev, health, replay, topics};
+use northbridge::cli::{Cli, Command, ConfigCommand, SpoolCommand, TopicsCommand};
+use northbridge::commands::{dev, health, replay, spool, topics};
 use northbridge::config::{ConfigError, Settings};
 use northbridge::kafka::CheckError;
 use northbridge::process::reload::Reload;
@@ -62,6 +62,8 @@ fn run(cli: &Cli) -> Exit {
             on_runtime(topics::create(&settings, args.degraded()))
         }
         Command::Topics(TopicsCommand::Verify) => on_runtime(topics::verify(&settings)),
+        Command::Spool(SpoolCommand::Status) => spool::status(&settings),
+        Command::Spool(SpoolCommand::Drain) => on_runtime(spool::drain(&settings)),
         Command::Health(args) => on_runtime(health::run(&settings, args.question())),
         Command::Ingress => on_runtime(ingress::run(&settings, reload())),
         Command::CommandStatus => {

@@ -25,8 +25,23 @@ pub struct KeyedRecord {
     notify_type: NotifyType,
     key: Option<Bytes>,
     value: Bytes,
-    event: CloudEvent,
-    dead_letter: Option<DeadLetter>,
+    headers: RecordHeaders,
+}
+
+/// The headers of a record.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every record has the large one"
+)]
+enum RecordHeaders {
+    /// Those of a push that has just arrived.
+    New {
+        event: CloudEvent,
+        dead_letter: Option<DeadLetter>,
+    },
+    /// Names and values as they were made by an earlier process.
+    Kept(Vec<(String, Bytes)>),
 }
 
 /// How a push reached northbridge: what the headers say beyond its body.
@@ -72,13 +87,15 @@ impl KeyedRecord {
             notify_type: notification.subject().notify_type(),
             key: notification.subject().key().map(|key| share(body, key)),
             value: body.clone(),
-            event: CloudEvent {
-                id: content_id(body),
-                event_type: share(body, notification.subject().type_name()),
-                subject: notification.subject().device_id().map(|id| share(body, id)),
-                arrival,
+            headers: RecordHeaders::New {
+                event: CloudEvent {
+                    id: content_id(body),
+                    event_type: share(body, notification.subject().type_name()),
+                    subject: notification.subject().device_id().map(|id| share(body, id)),
+                    arrival,
+                },
+                dead_letter: None,
             },
-            dead_letter: None,
         }
     }
 
@@ -95,17 +112,35 @@ impl KeyedRecord {
             notify_type: unreadable.subject().notify_type(),
             key: unreadable.subject().key().map(|key| share(body, key)),
             value: body.clone(),
-            event: CloudEvent {
-                id: content_id(body),
-                event_type: share(body, unreadable.subject().type_name()),
-                subject: unreadable.subject().device_id().map(|id| share(body, id)),
-                arrival,
+            headers: RecordHeaders::New {
+                event: CloudEvent {
+                    id: content_id(body),
+                    event_type: share(body, unreadable.subject().type_name()),
+                    subject: unreadable.subject().device_id().map(|id| share(body, id)),
+                    arrival,
+                },
+                dead_letter: Some(DeadLetter {
+                    content_type: presentable_type(content_type),
+                    reason: unreadable.reason(),
+                    detail: unreadable.to_string(),
+                }),
             },
-            dead_letter: Some(DeadLetter {
-                content_type: presentable_type(content_type),
-                reason: unreadable.reason(),
-                detail: unreadable.to_string(),
-            }),
+        }
+    }
+
+    /// A record that an earlier process made, with the headers that it gave it.
+    pub(crate) fn kept(
+        topic: Topic,
+        key: Option<Bytes>,
+        value: Bytes,
+        headers: Vec<(String, Bytes)>,
+    ) -> Self {
+        Self {
+            topic,
+            notify_type: NotifyType::Other,
+            key,
+            value,
+            headers: RecordHeaders::Kept(headers),
         }
     }
 
@@ -138,7 +173,20 @@ impl KeyedRecord {
     /// One of [`Cause::REASONS`](crate::notification::Cause::REASONS) if the
     /// record is a dead letter.
     pub(crate) fn dead_letter_reason(&self) -> Option<&'static str> {
-        self.dead_letter.as_ref().map(|letter| letter.reason)
+        match &self.headers {
+            RecordHeaders::New { dead_letter, .. } => {
+                dead_letter.as_ref().map(|letter| letter.reason)
+            }
+            RecordHeaders::Kept(_) => None,
+        }
+    }
+
+    /// When the push was received; the epoch if that is not known.
+    pub(crate) fn received_at(&self) -> DateTime<Utc> {
+        match &self.headers {
+            RecordHeaders::New { event, .. } => event.arrival.received_at,
+            RecordHeaders::Kept(_) => DateTime::UNIX_EPOCH,
+        }
     }
 
     /// Adds the name and value of every header to `headers`, in the order in
@@ -146,14 +194,22 @@ impl KeyedRecord {
     pub(crate) fn fold_headers<H>(
         &self,
         headers: H,
-        mut add: impl FnMut(H, &'static str, &[u8]) -> H,
+        mut add: impl FnMut(H, &str, &[u8]) -> H,
     ) -> H {
+        let (event, dead_letter) = match &self.headers {
+            RecordHeaders::New { event, dead_letter } => (event, dead_letter),
+            RecordHeaders::Kept(kept) => {
+                return kept
+                    .iter()
+                    .fold(headers, |headers, (name, value)| add(headers, name, value));
+            }
+        };
         let CloudEvent {
             id,
             event_type,
             subject,
             arrival,
-        } = &self.event;
+        } = event;
         let received_at = arrival.received_at;
         let time = received_at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let mut headers = add(headers, headers::CE_SPECVERSION, b"1.0");
@@ -164,15 +220,14 @@ impl KeyedRecord {
             headers = add(headers, headers::CE_SUBJECT, subject);
         }
         headers = add(headers, headers::CE_TIME, time.as_bytes());
-        let content_type = self
-            .dead_letter
+        let content_type = dead_letter
             .as_ref()
             .map_or(&b"application/json"[..], |letter| &letter.content_type);
         headers = add(headers, headers::CONTENT_TYPE, content_type);
         if let Some(traceparent) = &arrival.traceparent {
             headers = add(headers, headers::TRACEPARENT, traceparent);
         }
-        if let Some(letter) = &self.dead_letter {
+        if let Some(letter) = dead_letter {
             headers = add(headers, headers::REASON, letter.reason.as_bytes());
             headers = add(headers, headers::DETAIL, letter.detail.as_bytes());
         }

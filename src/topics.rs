@@ -37,7 +37,7 @@ pub const STATE_SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// A topic of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// Command confirmations, as pushed.
     CommandStatus,

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::Utc;
 use northbridge::config::Settings;
-use northbridge::kafka::Producer;
 use northbridge::kafka::admin::TopicAdmin;
 use northbridge::kafka::failures::Failures;
 use northbridge::kafka::headers::of_record;
 use northbridge::kafka::metrics::{KafkaClientFamilies, ProducerMetrics, TopicFindings};
 use northbridge::kafka::monitor::Monitor;
+use northbridge::kafka::{Producer, Settlement};
 use northbridge::metrics::Metrics;
 use northbridge::notification::{Rules, read};
 use northbridge::process::readiness::Readiness;
@@ -178,6 +178,7 @@ impl Sender {
             admin,
             TopicFindings::register(&metrics),
             &readiness,
+            None,
             deadline,
         );
         Self::Product {
@@ -201,7 +202,11 @@ impl Sender {
                 let (settled, result) = oneshot::channel();
                 let on_settled = Box::new(move |result| drop(settled.send(result)));
                 producer.deliver(record, Instant::now() + TIMEOUT, on_settled);
-                result.await.expect("a result").expect("a delivery");
+                let settlement = result.await.expect("a settlement");
+                assert!(
+                    matches!(settlement, Settlement::Delivered(_)),
+                    "{settlement:?}"
+                );
             }
         }
     }

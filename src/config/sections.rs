@@ -138,6 +138,21 @@ pub(crate) struct Limits {
     pub(crate) admission_timeout_ms: Millis,
 }
 
+/// The store on this host's disk for pushes whose partition takes nothing; off without a
+/// directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spool {
+    /// Where it is; made if it is missing.
+    pub(crate) directory: Option<PathBuf>,
+    /// How long a partition must have taken nothing before pushes for it are spooled.
+    pub(crate) after_ms: Millis,
+    /// The most bytes of pushes that it holds.
+    pub(crate) max_bytes: u64,
+    /// The size at which a file of it is not continued.
+    pub(crate) segment_bytes: u64,
+}
+
 /// How Kafka's clients connect, and their options.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -394,6 +409,17 @@ impl Default for Limits {
             max_in_flight: 10_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
             admission_timeout_ms: Millis(500),
+        }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            after_ms: Millis(3_000),
+            max_bytes: 1 << 30,
+            segment_bytes: 16 << 20,
         }
     }
 }

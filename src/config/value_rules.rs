@@ -19,6 +19,8 @@ const BOUNDS: &[(&str, u64, u64, &str)] = &[
         ", because the sender times out after 15 s",
     ),
     ("limits.max_connections_per_address", 0, MAX_NUMBER, ""),
+    ("spool.max_bytes", 1 << 20, 1 << 40, ""),
+    ("spool.segment_bytes", 64 << 10, 1 << 30, ""),
     ("topics.partitions", 1, 10_000, ""),
     ("topics.replication_factor", 1, 32_767, ""),
     ("topics.min_insync_replicas", 1, 32_767, ""),

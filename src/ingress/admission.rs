@@ -151,7 +151,10 @@ mod tests {
             admission_timeout_ms: Millis(1),
             ..Limits::default()
         };
-        Admission::new(&limits, Arc::new(PushMetrics::register(&Metrics::new())))
+        Admission::new(
+            &limits,
+            Arc::new(PushMetrics::register(&Metrics::new(), false)),
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
-//! Turns results into responses: a [`Delivery`] into the 200, each [`Refusal`]
+//! Turns results into responses: [`Stored`] into the 200, each [`Refusal`]
 //! into its row of one table of statuses, problem types and outcomes.
 //!
-//! Only a [`Delivery`] can become a 200, and only Kafka's acknowledgement can
-//! become a `Delivery`.
+//! Only [`Stored`] can become a 200, and only Kafka's acknowledgement or, where a
+//! spool is set, the sync of this host's disk can become that.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::metrics::Outcome;
-use crate::kafka::Delivery;
+use crate::spool::Stored;
 
 pub(crate) type Answer = Response<Bytes>;
 
@@ -85,8 +85,8 @@ struct Row {
     detail: Cow<'static, str>,
 }
 
-/// The 200, which takes the proof that Kafka stored the push.
-pub(crate) fn stored(_proof: &Delivery) -> Answer {
+/// The 200, which takes the proof that the push is stored.
+pub(crate) fn stored(_proof: &Stored) -> Answer {
     Response::new(Bytes::new())
 }
 

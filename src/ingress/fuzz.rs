@@ -28,6 +28,7 @@ use crate::kafka::Producer;
 use crate::kafka::failures::Failures;
 use crate::kafka::metrics::{KafkaClientFamilies, ProducerMetrics};
 use crate::metrics::Metrics;
+use crate::spool::Storage;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// More than any answer to a connection of this size needs.
@@ -57,14 +58,16 @@ impl Ingress {
         let mut settings = Settings::default();
         settings.kafka.bootstrap_servers = "127.0.0.1:1".to_owned();
         let metrics = Metrics::new();
-        let push_metrics = Arc::new(PushMetrics::register(&metrics));
+        let push_metrics = Arc::new(PushMetrics::register(&metrics, false));
         let client = KafkaClientFamilies::register(&metrics).client("ingress");
         let failures = Failures::new(&settings, &client);
         let producer_metrics = ProducerMetrics::register(&metrics);
         let producer = Producer::new(&settings, producer_metrics, client, failures);
         let cancel = CancellationToken::new();
         let deadline = settings.http.answer_deadline_ms.duration();
-        let publisher = Publisher::new(producer.expect("a producer"), cancel.clone(), deadline);
+        let opened = Storage::open(&settings, producer.expect("a producer"), &metrics);
+        let (storage, _) = opened.expect("no spool");
+        let publisher = Publisher::new(storage, cancel.clone(), deadline);
         let handler = Handler::new(
             &settings,
             publisher,
@@ -134,7 +137,7 @@ pub fn body(bytes: &[u8]) {
         return;
     };
     let limit = usize::from(u16::from_be_bytes(*limit));
-    let metrics = Arc::new(PushMetrics::register(&Metrics::new()));
+    let metrics = Arc::new(PushMetrics::register(&Metrics::new(), false));
     let admission = Admission::new(&Limits::default(), Arc::clone(&metrics));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -28,9 +28,9 @@ use super::strangers::ConnectionEntry;
 use super::trail::Trail;
 use crate::config::{Settings, UnreadablePolicy};
 use crate::headers;
-use crate::kafka::Delivery;
 use crate::notification::{self, Notification, Rules, Unreadable};
 use crate::record::{Arrival, KeyedRecord, MAX_CONTENT_TYPE_BYTES};
+use crate::spool::Stored;
 
 /// A longer `X-Request-Id` is replaced, so that logs and answers stay short.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -288,9 +288,7 @@ impl Handler {
         });
         let result = match record {
             Ok((record, reservation)) => {
-                self.publisher
-                    .publish(record, in_flight, reservation)
-                    .await
+                self.publisher.publish(record, in_flight, reservation).await
             }
             Err(refusal) => {
                 in_flight.finish(refusal.outcome());
@@ -300,7 +298,7 @@ impl Handler {
         // A chunked body does not know that it has been read to its end.
         let is_unread = !is_whole && rest.discard(body);
         let answer = match result {
-            Ok(delivery) => accept(&push.request_id, &delivery),
+            Ok(stored) => accept(&push.request_id, &stored),
             Err(refusal) => {
                 log_refusal(&push.request_id, push.address, refusal);
                 refusal.into_answer()
@@ -480,16 +478,24 @@ impl RequestIds {
     }
 }
 
-/// Logs and answers a push that Kafka has acknowledged.
-fn accept(request_id: &HeaderValue, delivery: &Delivery) -> Answer {
-    tracing::debug!(
-        request_id = request_id.to_str().unwrap_or("-"),
-        topic = delivery.topic().label(),
-        partition = delivery.partition(),
-        offset = delivery.offset(),
-        "push stored"
-    );
-    answer::stored(delivery)
+/// Logs and answers a push that is stored.
+fn accept(request_id: &HeaderValue, stored: &Stored) -> Answer {
+    let request_id = request_id.to_str().unwrap_or("-");
+    match stored {
+        Stored::InKafka(delivery) => tracing::debug!(
+            request_id,
+            topic = delivery.topic().label(),
+            partition = delivery.partition(),
+            offset = delivery.offset(),
+            "push stored"
+        ),
+        Stored::Spooled(spooled) => tracing::debug!(
+            request_id,
+            topic = spooled.slot().topic.label(),
+            "push spooled"
+        ),
+    }
+    answer::stored(stored)
 }
 
 /// Logs a refusal.

@@ -14,6 +14,8 @@ use crate::notification::{Cause, Field, NotifyType};
 pub(crate) enum Outcome {
     /// Acknowledged by Kafka in its own topic.
     Stored,
+    /// On this host's disk, to be delivered to Kafka later.
+    Spooled,
     /// Acknowledged by Kafka in the dead-letter topic.
     DeadLettered,
     /// Refused because of the request itself: credentials, size, encoding, an
@@ -32,8 +34,9 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Stored,
+        Self::Spooled,
         Self::DeadLettered,
         Self::Rejected,
         Self::Overloaded,
@@ -46,6 +49,7 @@ impl Outcome {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Stored => "stored",
+            Self::Spooled => "spooled",
             Self::DeadLettered => "dead_lettered",
             Self::Rejected => "rejected",
             Self::Overloaded => "overloaded",
@@ -59,7 +63,7 @@ impl Outcome {
     /// Returns whether the push is answered 200.
     pub(crate) const fn is_success(self) -> bool {
         match self {
-            Self::Stored | Self::DeadLettered => true,
+            Self::Stored | Self::Spooled | Self::DeadLettered => true,
             Self::Rejected
             | Self::Overloaded
             | Self::Unavailable
@@ -98,7 +102,8 @@ pub(crate) struct PushMetrics {
 }
 
 impl PushMetrics {
-    pub(crate) fn register(metrics: &Metrics) -> Self {
+    /// Without a spool there is no sample of that outcome.
+    pub(crate) fn register(metrics: &Metrics, has_spool: bool) -> Self {
         let outcomes = metrics.counters(
             "pushes_total",
             "Pushes whose outcome is known, by outcome and type.",
@@ -122,6 +127,20 @@ impl PushMetrics {
             "Pushes refused because of their credentials or their address, by reason.",
             &["reason"],
         );
+        let by_type = |notify_type: &NotifyType| {
+            Outcome::ALL
+                .map(|outcome| outcomes.with_label_values(&[outcome.label(), notify_type.label()]))
+        };
+        let by_outcome = NotifyType::ALL.iter().map(by_type).collect();
+        let took = Outcome::ALL.map(|outcome| durations.with_label_values(&[outcome.label()]));
+        if !has_spool {
+            // What is counted there is not shown any more.
+            let spooled = Outcome::Spooled.label();
+            for notify_type in NotifyType::ALL {
+                let _ = outcomes.remove_label_values(&[spooled, notify_type.label()]);
+            }
+            let _ = durations.remove_label_values(&[spooled]);
+        }
         Self {
             refused_by_gate: Denied::ALL
                 .map(|denied| refused_by_gate.with_label_values(&[denied.label()])),
@@ -133,15 +152,8 @@ impl PushMetrics {
                 "pushes_in_flight",
                 "Pushes received whose outcome is still pending.",
             ),
-            outcomes: NotifyType::ALL
-                .iter()
-                .map(|notify_type| {
-                    Outcome::ALL.map(|outcome| {
-                        outcomes.with_label_values(&[outcome.label(), notify_type.label()])
-                    })
-                })
-                .collect(),
-            durations: Outcome::ALL.map(|outcome| durations.with_label_values(&[outcome.label()])),
+            outcomes: by_outcome,
+            durations: took,
             dead_letters,
             drift: metrics.counters(
                 "payload_drift_total",
@@ -199,7 +211,7 @@ impl PushMetrics {
         self.durations[outcome.index()].observe(took.as_secs_f64());
         // The platform stops pushing after ten consecutive failures, so their
         // number matters more than their rate.
-        if outcome == Outcome::Stored {
+        if matches!(outcome, Outcome::Stored | Outcome::Spooled) {
             self.consecutive_failures.set(0);
         } else if is_authorized && !outcome.is_success() {
             self.consecutive_failures.inc();

@@ -1,12 +1,12 @@
-//! Publishes pushes to Kafka, detached from their clients' connections.
+//! Publishes pushes, detached from their clients' connections.
 //!
 //! hyper drops a handler's future when its client hangs up. A push whose body
 //! arrived is stored and counted all the same: librdkafka holds, with the record,
 //! what counts the push, resolves its handler, and holds its reservation, until the
 //! record is settled, which may be after the answer. There is no task in between.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,16 +20,20 @@ use super::admission::Reservation;
 use super::answer::Refusal;
 use super::metrics::{Outcome, PushMetrics};
 use super::trail::Trail;
-use crate::kafka::{Delivery, DeliveryError, Producer};
+use crate::kafka::DeliveryError;
 use crate::notification::NotifyType;
 use crate::process::logging::EVENTS;
 use crate::record::KeyedRecord;
+use crate::spool::{Storage, StorageError, Stored};
 use crate::topics::Topic;
+
+/// How long before a push's deadline it is spooled, and how long that may take.
+const SPOOL_TIME: Duration = Duration::from_secs(1);
 
 /// Publishes records, and tracks those still in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Publisher {
-    producer: Producer,
+    storage: Storage,
     unsettled: TaskTracker,
     cancel_pending: CancellationToken,
     answer_deadline: Duration,
@@ -46,16 +50,17 @@ pub(crate) struct InFlightPush {
     notify_type: NotifyType,
     authorized: Option<Authorized>,
     is_finished: AtomicBool,
+    /// Of a record that is not known to be stored.
+    tracked: Mutex<Option<TaskTrackerToken>>,
 }
 
 /// What librdkafka holds with a push's record.
 struct Unsettled {
     push: Arc<InFlightPush>,
-    answer: oneshot::Sender<Result<Delivery, Refusal>>,
+    answer: oneshot::Sender<Result<Stored, Refusal>>,
     event: Option<StoredEvent>,
     dead_letter_reason: Option<&'static str>,
     _reservation: Reservation,
-    _tracked: TaskTrackerToken,
 }
 
 /// What the trail says of a push that the gate has let pass.
@@ -84,6 +89,7 @@ impl InFlightPush {
             notify_type: NotifyType::Other,
             authorized: None,
             is_finished: AtomicBool::new(false),
+            tracked: Mutex::new(None),
         }
     }
 
@@ -96,10 +102,17 @@ impl InFlightPush {
         self.started
     }
 
+    fn track(&self, token: Option<TaskTrackerToken>) {
+        *self.tracked.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
     /// Counts the push under an outcome, unless it has one. Returns whether it had none.
     pub(crate) fn finish(&self, outcome: Outcome) -> bool {
         if self.is_finished.swap(true, Ordering::Relaxed) {
             return false;
+        }
+        if outcome.is_success() {
+            self.track(None);
         }
         let (took, is_authorized) = (self.started.elapsed(), self.authorized.is_some());
         self.metrics
@@ -121,15 +134,15 @@ impl Drop for InFlightPush {
 }
 
 impl Publisher {
-    /// A publisher through `producer`. Once `cancel_pending` is cancelled,
+    /// A publisher to `storage`. Once `cancel_pending` is cancelled,
     /// pushes that are not acknowledged yet are answered at once.
     pub(crate) fn new(
-        producer: Producer,
+        storage: Storage,
         cancel_pending: CancellationToken,
         answer_deadline: Duration,
     ) -> Self {
         Self {
-            producer,
+            storage,
             unsettled: TaskTracker::new(),
             cancel_pending,
             answer_deadline,
@@ -144,9 +157,10 @@ impl Publisher {
         record: KeyedRecord,
         mut push: InFlightPush,
         reservation: Reservation,
-    ) -> Result<Delivery, Refusal> {
+    ) -> Result<Stored, Refusal> {
         let deadline = push.started + self.answer_deadline;
         push.notify_type = record.notify_type();
+        push.track(Some(self.unsettled.token()));
         let push = Arc::new(push);
         let (answer, mut answered) = oneshot::channel();
         let unsettled = Unsettled {
@@ -155,24 +169,46 @@ impl Publisher {
             event: StoredEvent::if_enabled(&record),
             dead_letter_reason: record.dead_letter_reason(),
             _reservation: reservation,
-            _tracked: self.unsettled.token(),
         };
-        let on_settled = Box::new(move |result| unsettled.settle(result));
-        self.producer.deliver(record, deadline, on_settled);
+        let copy = self.storage.has_spool().then(|| record.clone());
+        let give_up = if copy.is_some() {
+            deadline.checked_sub(SPOOL_TIME).unwrap_or(deadline)
+        } else {
+            deadline
+        };
+        let on_stored = Box::new(move |result| unsettled.settle(result));
+        self.storage.store(record, deadline, on_stored);
         let refusal = tokio::select! {
             biased;
             result = &mut answered => return result.unwrap_or(Err(Refusal::Unconfirmed)),
-            () = tokio::time::sleep_until(deadline.into()) => Refusal::Unconfirmed,
+            () = tokio::time::sleep_until(give_up.into()) => Refusal::Unconfirmed,
             () = self.cancel_pending.cancelled() => Refusal::Draining,
         };
-        if push.finish(refusal.outcome()) {
-            return Err(refusal);
+        let mut result = Err(refusal);
+        if let Some(copy) = copy {
+            tokio::select! {
+                biased;
+                result = &mut answered => return result.unwrap_or(Err(Refusal::Unconfirmed)),
+                spooled = self.spool(&copy) => result = spooled.ok_or(refusal),
+            }
+        }
+        if push.finish(outcome(&result)) {
+            return result;
         }
         // The record was settled in this moment.
         answered.await.unwrap_or(Err(Refusal::Unconfirmed))
     }
 
-    /// Waits until librdkafka has settled every record.
+    /// Spools a copy of a record that there is no time left to wait for.
+    async fn spool(&self, copy: &KeyedRecord) -> Option<Stored> {
+        let (told, spooled) = oneshot::channel();
+        let on_stored = Box::new(move |result| drop(told.send(result)));
+        self.storage.spool_copy(copy, on_stored);
+        let spooled = tokio::time::timeout(SPOOL_TIME, spooled).await;
+        spooled.ok()?.ok()?.ok()
+    }
+
+    /// Waits until every record is stored, or librdkafka has settled it.
     pub(crate) async fn settled(&self) {
         self.unsettled.close();
         self.unsettled.wait().await;
@@ -180,15 +216,15 @@ impl Publisher {
 }
 
 impl Unsettled {
-    fn settle(self, result: Result<Delivery, DeliveryError>) {
+    fn settle(self, result: Result<Stored, StorageError>) {
         let result = result.map_err(|error| refusal(&error));
         let took = self.push.started.elapsed();
         if !self.push.finish(outcome(&result)) {
             return;
         }
-        if let Ok(delivery) = &result {
+        if let Ok(stored) = &result {
             if let Some(event) = self.event {
-                event.emit(delivery, took);
+                event.emit(stored, took);
             }
             if let Some(reason) = self.dead_letter_reason {
                 self.push.metrics.dead_lettered(reason);
@@ -199,15 +235,25 @@ impl Unsettled {
     }
 }
 
-fn outcome(result: &Result<Delivery, Refusal>) -> Outcome {
+fn outcome(result: &Result<Stored, Refusal>) -> Outcome {
     match result {
-        Ok(delivery) if delivery.topic() == Topic::DeadLetter => Outcome::DeadLettered,
-        Ok(_) => Outcome::Stored,
+        Ok(Stored::Spooled(_)) => Outcome::Spooled,
+        Ok(Stored::InKafka(delivery)) if delivery.topic() == Topic::DeadLetter => {
+            Outcome::DeadLettered
+        }
+        Ok(Stored::InKafka(_)) => Outcome::Stored,
         Err(refusal) => refusal.outcome(),
     }
 }
 
-fn refusal(error: &DeliveryError) -> Refusal {
+fn refusal(error: &StorageError) -> Refusal {
+    match error {
+        StorageError::Kafka(error) => refusal_of_kafka(error),
+        StorageError::Spool(_) => Refusal::Unavailable,
+    }
+}
+
+fn refusal_of_kafka(error: &DeliveryError) -> Refusal {
     match error {
         DeliveryError::Unavailable { .. } | DeliveryError::UnknownTopic(_) => Refusal::Unavailable,
         DeliveryError::Rejected { partition, source } => {
@@ -234,17 +280,30 @@ impl StoredEvent {
         })
     }
 
-    fn emit(self, delivery: &Delivery, took: Duration) {
-        tracing::debug!(
-            target: EVENTS,
-            notify_type = self.notify_type.label(),
-            topic = delivery.topic().label(),
-            partition = delivery.partition(),
-            offset = delivery.offset(),
-            key = self.key.as_deref().map(String::from_utf8_lossy).as_deref(),
-            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            reason = self.reason,
-            "stored"
-        );
+    fn emit(self, stored: &Stored, took: Duration) {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let key = self.key.as_deref().map(String::from_utf8_lossy);
+        match stored {
+            Stored::InKafka(delivery) => tracing::debug!(
+                target: EVENTS,
+                notify_type = self.notify_type.label(),
+                topic = delivery.topic().label(),
+                partition = delivery.partition(),
+                offset = delivery.offset(),
+                key = key.as_deref(),
+                took_ms,
+                reason = self.reason,
+                "stored"
+            ),
+            Stored::Spooled(spooled) => tracing::debug!(
+                target: EVENTS,
+                notify_type = self.notify_type.label(),
+                topic = spooled.slot().topic.label(),
+                key = key.as_deref(),
+                took_ms,
+                reason = self.reason,
+                "spooled"
+            ),
+        }
     }
 }

@@ -168,6 +168,11 @@ impl<J> Lane<J> {
         state.next_batch(now)
     }
 
+    /// Takes what waits for the next batch, in its order.
+    pub(super) fn take_waiting(&self) -> VecDeque<J> {
+        std::mem::take(&mut self.lock().waiting)
+    }
+
     /// Sends nothing more until the lane is retired.
     pub(super) fn hold(&self) {
         let mut state = self.lock();
@@ -212,6 +217,12 @@ impl<J> Lane<J> {
     pub(super) fn is_down(&self, limit: Duration, now: Instant) -> bool {
         let expected_since = self.lock().expected_since();
         expected_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+    }
+
+    /// Returns whether the metadata shows the partition as available, and it is not
+    /// [down](Lane::is_down).
+    pub(super) fn is_available(&self, limit: Duration, now: Instant) -> bool {
+        !self.is_down(limit, now) && self.lock().available_since.is_some()
     }
 
     /// How long the partition has been without an acknowledgement that is due

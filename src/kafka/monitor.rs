@@ -22,7 +22,7 @@ use super::failure::{Denial, Failure, Operation, Resource};
 use super::metrics::TopicFindings;
 use super::replacement::{Reason, Replacement};
 use super::topic_check::{Severity, TopicCheck};
-use crate::process::readiness::{Condition, Readiness};
+use crate::process::readiness::{Condition, Fallback, Readiness};
 use crate::process::vital;
 use crate::topics::Topic;
 use cluster_state::{ClusterState, available};
@@ -54,7 +54,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Starts the thread, and adds the conditions `kafka`, `topics` and
-    /// `connections` to `readiness`.
+    /// `connections` to `readiness`, for each of which `fallback` may take the place.
     ///
     /// # Errors
     ///
@@ -64,17 +64,24 @@ impl Monitor {
         admin: TopicAdmin,
         findings: TopicFindings,
         readiness: &Readiness,
+        fallback: Option<&Arc<dyn Fallback>>,
         answer_deadline: Duration,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let condition = |name, why| {
+            let condition = readiness.condition(name, why);
+            match fallback {
+                Some(fallback) => condition.or(Arc::clone(fallback)),
+                None => condition,
+            }
+        };
         let monitoring = Monitoring {
-            kafka: readiness
-                .condition("kafka", "no broker has responded yet")
+            kafka: condition("kafka", "no broker has responded yet")
                 .explained_by(producer.failures().clone()),
-            topics: readiness.condition("topics", "not checked yet"),
-            connections: readiness
-                .condition("connections", "no leader has responded yet")
+            topics: condition("topics", "not checked yet"),
+            connections: condition("connections", "no leader has responded yet")
                 .explained_by(producer.failures().clone()),
+            is_bridged: fallback.is_some(),
             runtime: Handle::current(),
             answer_deadline,
             min_insync_replicas: [1; Topic::INGRESS.len()],
@@ -112,6 +119,8 @@ struct Monitoring {
     kafka: Condition,
     topics: Condition,
     connections: Condition,
+    /// Whether something takes Kafka's place while it is down.
+    is_bridged: bool,
     answer_deadline: Duration,
     /// By topic; 1 until the first check has read the real values.
     min_insync_replicas: [i32; Topic::INGRESS.len()],
@@ -251,11 +260,16 @@ impl Monitoring {
     fn contact_failed(&mut self, error: &KafkaError) {
         if self.contact != Contact::Lost {
             let reason = self.producer.failures().symptom();
-            tracing::warn!(
-                %error,
-                reason = reason.as_ref().map(tracing::field::display),
-                "Kafka is unreachable; pushes wait until their deadline, then get 503"
-            );
+            let reason = reason.as_ref().map(tracing::field::display);
+            if self.is_bridged {
+                tracing::warn!(%error, reason, "Kafka is unreachable; pushes are spooled");
+            } else {
+                tracing::warn!(
+                    %error,
+                    reason,
+                    "Kafka is unreachable; pushes wait until their deadline, then get 503"
+                );
+            }
         }
         self.contact = Contact::Lost;
     }
@@ -275,7 +289,7 @@ impl Monitoring {
         if is_outage && self.producer.is_down() {
             let seconds = self.producer.shortest_unacknowledged().as_secs();
             let why = format!("no partition has accepted records for {seconds} s");
-            if self.kafka.set(false, &why) {
+            if self.kafka.set(false, &why) && !self.is_bridged {
                 tracing::warn!("Kafka is known to be down; pushes get 503 at once");
             }
             return;

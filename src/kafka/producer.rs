@@ -70,8 +70,30 @@ struct Job {
     on_settled: OnSettled,
 }
 
-/// What is called with the result of a record.
-pub(crate) type OnSettled = Box<dyn FnOnce(Result<Delivery, DeliveryError>) + Send + Sync>;
+/// What is called with what became of a record.
+pub(crate) type OnSettled = Box<dyn FnOnce(Settlement) + Send + Sync>;
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum Settlement {
+    /// Kafka acknowledged it.
+    Delivered(Delivery),
+    /// It was not acknowledged.
+    Failed(DeliveryError),
+    /// It was taken back before librdkafka had it.
+    TakenBack(Box<KeyedRecord>),
+}
+
+/// Where a record would go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination {
+    /// How many partitions its topic has; 0 if that is not known yet.
+    pub(crate) partitions: i32,
+    pub(crate) partition: i32,
+    /// How long the partition has been without a leader, or without an
+    /// acknowledgement that is due.
+    pub(crate) unacknowledged_for: Duration,
+}
 
 /// librdkafka's producer, with a thread that polls it for delivery reports.
 type Handle = ThreadedProducer<Context>;
@@ -137,15 +159,61 @@ impl Producer {
         Ok(Self(inner))
     }
 
-    /// Delivers a record, and retries it until `deadline`. `settled` gets the result
-    /// once librdkafka holds the record no more, which may be long after `deadline`:
+    /// Delivers a record, and retries it until `deadline`. `settled` gets what became of
+    /// it once librdkafka holds the record no more, which may be long after `deadline`:
     /// whoever answers earlier is told again.
     ///
     /// It is called at once, by the thread that takes delivery reports, or by a task,
-    /// and must not block. It gets why the record was not acknowledged; only after
-    /// [`DeliveryError::Unconfirmed`] may the record still be in the log.
+    /// and must not block. Only after [`DeliveryError::Unconfirmed`] may a record that
+    /// failed still be in the log.
     pub fn deliver(&self, record: KeyedRecord, deadline: Instant, settled: OnSettled) {
         self.0.deliver(record, deadline, settled);
+    }
+
+    /// Returns where a record would go now. One without a key may go elsewhere.
+    pub(crate) fn destination(&self, record: &KeyedRecord) -> Destination {
+        let (inner, now) = (&self.0, Instant::now());
+        let lanes = &inner.lanes[record.topic().index()];
+        match lanes.choose(record.key(), inner.answer_deadline) {
+            Some(lane) => Destination {
+                partitions: i32::try_from(lanes.partition_count()).unwrap_or(i32::MAX),
+                partition: lane.partition(),
+                unacknowledged_for: lane.unacknowledged_for(now),
+            },
+            None => Destination {
+                partitions: 0,
+                partition: 0,
+                unacknowledged_for: lanes.longest_unacknowledged(now),
+            },
+        }
+    }
+
+    /// Takes back the records of a partition that wait for an acknowledgement of others
+    /// and that librdkafka does not have, in their order.
+    pub(crate) fn take_back(&self, topic: Topic, partition: i32) {
+        let lanes = self.0.lanes[topic.index()].all();
+        let lane = usize::try_from(partition)
+            .ok()
+            .and_then(|index| lanes.get(index));
+        for job in lane.map(|lane| lane.take_waiting()).unwrap_or_default() {
+            (job.on_settled)(Settlement::TakenBack(Box::new(job.record)));
+        }
+    }
+
+    /// Returns how many partitions a topic has; 0 if that is not known yet.
+    pub(crate) fn partitions(&self, topic: Topic) -> i32 {
+        let count = self.0.lanes[topic.index()].partition_count();
+        i32::try_from(count).unwrap_or(i32::MAX)
+    }
+
+    /// Returns whether the metadata shows the partition as available, and records for it
+    /// are not refused.
+    pub(crate) fn is_available(&self, topic: Topic, partition: i32) -> bool {
+        let lanes = self.0.lanes[topic.index()].all();
+        let lane = usize::try_from(partition)
+            .ok()
+            .and_then(|index| lanes.get(index));
+        lane.is_some_and(|lane| lane.is_available(self.0.answer_deadline, Instant::now()))
     }
 
     /// Returns what fails at the moment.
@@ -189,7 +257,7 @@ impl Inner {
         self.runtime.spawn(async move {
             match inner.lane(&record, deadline).await {
                 Ok(lane) => inner.submit(lane, record, deadline, on_settled),
-                Err(error) => on_settled(Err(error)),
+                Err(error) => on_settled(Settlement::Failed(error)),
             }
         });
     }
@@ -227,7 +295,7 @@ impl Inner {
     ) {
         let now = Instant::now();
         if lane.is_down(self.answer_deadline, now) {
-            return on_settled(Err(DeliveryError::Unavailable {
+            return on_settled(Settlement::Failed(DeliveryError::Unavailable {
                 partition: TopicPartition(record.topic(), lane.partition()),
                 unacknowledged_for: lane.unacknowledged_for(now),
             }));
@@ -307,16 +375,18 @@ impl Inner {
         let source = match result {
             Ok(delivery) => {
                 self.failures.allowed(|| self.write_to(topic));
-                return (job.on_settled)(Ok(delivery));
+                return (job.on_settled)(Settlement::Delivered(delivery));
             }
             Err(source) => source,
         };
         let partition = TopicPartition(topic, job.lane.partition());
         if is_permanent(&source) {
-            return (job.on_settled)(Err(DeliveryError::Rejected { partition, source }));
+            let error = DeliveryError::Rejected { partition, source };
+            return (job.on_settled)(Settlement::Failed(error));
         }
         if is_too_late_to_retry(job.deadline) {
-            return (job.on_settled)(Err(DeliveryError::Unconfirmed { partition, source }));
+            let error = DeliveryError::Unconfirmed { partition, source };
+            return (job.on_settled)(Settlement::Failed(error));
         }
         let inner = Arc::clone(self);
         self.runtime.spawn(async move {

@@ -25,6 +25,12 @@ pub(crate) trait Explanation: std::fmt::Debug + Send + Sync {
     fn reason(&self) -> Option<String>;
 }
 
+/// Takes the place of what a condition is about while the condition is not met.
+pub trait Fallback: std::fmt::Debug + Send + Sync {
+    /// Returns what it does instead, if it can at the moment.
+    fn instead(&self) -> Option<String>;
+}
+
 /// One condition, in the hands of the component that decides it.
 #[derive(Debug, Clone)]
 pub(crate) struct Condition {
@@ -58,6 +64,7 @@ struct State {
     why: String,
     /// Replaces `why` while the condition is not met.
     explanation: Option<Arc<dyn Explanation>>,
+    fallback: Option<Arc<dyn Fallback>>,
     gauge: IntGauge,
 }
 
@@ -84,6 +91,7 @@ impl Readiness {
             since: Utc::now(),
             why: why.to_owned(),
             explanation: None,
+            fallback: None,
             gauge,
         });
         Condition {
@@ -113,6 +121,14 @@ impl Condition {
     pub(crate) fn explained_by(self, explanation: impl Explanation + 'static) -> Self {
         if let Some(state) = self.readiness.lock().get_mut(self.position) {
             state.explanation = Some(Arc::new(explanation));
+        }
+        self
+    }
+
+    /// Lets the condition count as met while `fallback` takes its place.
+    pub(crate) fn or(self, fallback: Arc<dyn Fallback>) -> Self {
+        if let Some(state) = self.readiness.lock().get_mut(self.position) {
+            state.fallback = Some(fallback);
         }
         self
     }
@@ -151,11 +167,14 @@ impl State {
     }
 
     fn report(&self) -> ConditionReport {
+        let why = self.reason().unwrap_or_else(|| self.why.clone());
+        let fallback = self.fallback.as_ref().filter(|_| !self.met);
+        let instead = fallback.and_then(|fallback| fallback.instead());
         ConditionReport {
             name: self.name,
-            met: self.met,
+            met: self.met || instead.is_some(),
             since: self.since.to_rfc3339_opts(SecondsFormat::Millis, true),
-            why: self.reason().unwrap_or_else(|| self.why.clone()),
+            why: instead.map_or_else(|| why.clone(), |instead| format!("{why}; {instead}")),
         }
     }
 

@@ -18,7 +18,9 @@ const UPGRADE_WITH_DRIFT: &str =
 
 #[tokio::test]
 async fn the_metrics_page_lists_exactly_the_exposed_metrics() {
-    let northbridge = dev();
+    let directory = tempfile::TempDir::new().unwrap();
+    let spool = ("spool.directory", directory.path().to_str().unwrap());
+    let northbridge = dev_with(&[spool]);
     // Series with labels from the outside appear late: drift once a push has some,
     // brokers once librdkafka has reported its statistics.
     let answer = http::post(northbridge.address(), "/notifications", UPGRADE_WITH_DRIFT).await;
@@ -226,7 +228,12 @@ fn the_design_document_justifies_every_dependency() {
 
 /// Starts `northbridge dev` with a log that contains its addresses.
 fn dev() -> Northbridge {
-    Northbridge::start(&["dev"], &[("log.level", "info")])
+    dev_with(&[])
+}
+
+fn dev_with(settings: &[(&str, &str)]) -> Northbridge {
+    let own = [("log.level", "info")];
+    Northbridge::start(&["dev"], &[&own[..], settings].concat())
 }
 
 fn scrape(northbridge: &Northbridge) -> String {

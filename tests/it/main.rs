@@ -37,6 +37,7 @@ mod readiness;
 mod records;
 mod reload;
 mod simulate;
+mod spool;
 mod strangers;
 mod test_support;
 mod tls;

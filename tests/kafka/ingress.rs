@@ -1,6 +1,8 @@
 //! The central guarantee on a real cluster: every push answered 200 is in Kafka,
 //! and the failure of a single broker never causes any other answer.
 
+mod spool;
+
 use std::time::Duration;
 
 use crate::support::bodies;
@@ -22,15 +24,13 @@ struct Installation {
 
 impl Installation {
     fn on(bootstrap: &str, test: &str) -> Self {
+        Self::with(bootstrap, test, &[])
+    }
+
+    fn with(bootstrap: &str, test: &str, settings: &[(&str, &str)]) -> Self {
         let prefix = unique_prefix(test);
-        let settings = [
-            ("kafka.bootstrap_servers", bootstrap),
-            ("topics.prefix", prefix.as_str()),
-            ("shutdown.announce_ms", "200"),
-            ("shutdown.idle_ms", "0"),
-        ];
-        create_topics(&settings);
-        let ingress = Northbridge::start(&["ingress"], &settings);
+        create_topics(&own_settings(bootstrap, &prefix));
+        let ingress = start(bootstrap, &prefix, settings);
         ingress.wait_until_ready();
         Self {
             bootstrap: bootstrap.to_owned(),
@@ -63,6 +63,20 @@ impl Installation {
             missing.first(),
         );
     }
+}
+
+fn own_settings<'a>(bootstrap: &'a str, prefix: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("kafka.bootstrap_servers", bootstrap),
+        ("topics.prefix", prefix),
+        ("shutdown.announce_ms", "200"),
+        ("shutdown.idle_ms", "0"),
+    ]
+}
+
+fn start(bootstrap: &str, prefix: &str, settings: &[(&str, &str)]) -> Northbridge {
+    let own = own_settings(bootstrap, prefix);
+    Northbridge::start(&["ingress"], &[&own[..], settings].concat())
 }
 
 fn assert_only_200(report: &Report) {

@@ -46,6 +46,21 @@ impl Mock {
 
     /// Starts `northbridge ingress` on this cluster, with these settings.
     pub fn ingress(&self, settings: &[(&str, &str)]) -> Northbridge {
+        self.with_own_settings(settings, |all| Northbridge::start(&["ingress"], all))
+    }
+
+    /// Like [`Mock::ingress`], with a fail point of debug builds.
+    pub fn ingress_with_fail_point(&self, settings: &[(&str, &str)], at: &str) -> Northbridge {
+        self.with_own_settings(settings, |all| {
+            Northbridge::start_with_fail_point(&["ingress"], all, at)
+        })
+    }
+
+    fn with_own_settings<T>(
+        &self,
+        settings: &[(&str, &str)],
+        start: impl FnOnce(&[(&str, &str)]) -> T,
+    ) -> T {
         let bootstrap = self.bootstrap();
         let mut all = vec![
             ("kafka.bootstrap_servers", bootstrap.as_str()),
@@ -54,7 +69,7 @@ impl Mock {
             ("shutdown.idle_ms", "0"),
         ];
         all.extend(settings);
-        Northbridge::start(&["ingress"], &all)
+        start(&all)
     }
 
     /// Like [`Mock::ingress`], and waits until it is ready.

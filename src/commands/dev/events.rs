@@ -25,6 +25,7 @@ impl<S: Subscriber> Layer<S> for Printer {
         event.record(&mut fields);
         match fields.text("message") {
             "stored" => print::stored(&fields),
+            "spooled" => print::spooled(&fields),
             "state changed" => print::state_changed(&fields),
             _ => {}
         }

@@ -65,6 +65,16 @@ pub(super) fn stored(event: &Fields) {
     line(stored_line(event));
 }
 
+pub(super) fn spooled(event: &Fields) {
+    line(format_args!(
+        "spooled  {}  {}  key {}  {} ms",
+        event.text("notify_type"),
+        event.text("topic"),
+        printable(event.text("key")),
+        event.text("took_ms"),
+    ));
+}
+
 pub(super) fn state_changed(event: &Fields) {
     let (stream, key, value) = (event.text("stream"), event.text("key"), event.text("value"));
     line(state_line(stream, key, value));

@@ -91,6 +91,16 @@ Kafka: each phase must end before the limit of the next.
 {{- end -}}
 {{- end -}}
 
+{{/* Fails if the volume of the spool is smaller than what the spool may hold. */}}
+{{- define "northbridge.spoolFits" -}}
+{{- $most := dig "spool" "max_bytes" 1073741824 .Values.config | int64 -}}
+{{- with include "northbridge.bytes" .Values.ingress.spool.size -}}
+{{- if lt (int64 .) (div (mul $most 11) 10) -}}
+{{- fail (printf "ingress.spool.size is %v, and must be a tenth more than config.spool.max_bytes (%d)" $.Values.ingress.spool.size $most) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Fails if the memory of an ingress does not suffice for its limits, by the figures of src/ingress/capacity.rs. */}}
 {{- define "northbridge.memory" -}}
 {{- $connection := ternary 30000 23000 (ne .Values.tls.secretName "") -}}
