@@ -159,15 +159,15 @@ impl Producer {
         Ok(Self(inner))
     }
 
-    /// Delivers a record, and retries it until `deadline`. `settled` gets what became of
+    /// Delivers a record, and retries it until `deadline`. `on_settled` gets what became of
     /// it once librdkafka holds the record no more, which may be long after `deadline`:
     /// whoever answers earlier is told again.
     ///
     /// It is called at once, by the thread that takes delivery reports, or by a task,
     /// and must not block. Only after [`DeliveryError::Unconfirmed`] may a record that
     /// failed still be in the log.
-    pub fn deliver(&self, record: KeyedRecord, deadline: Instant, settled: OnSettled) {
-        self.0.deliver(record, deadline, settled);
+    pub fn deliver(&self, record: KeyedRecord, deadline: Instant, on_settled: OnSettled) {
+        self.0.deliver(record, deadline, on_settled);
     }
 
     /// Returns where a record would go now. One without a key may go elsewhere.
@@ -176,7 +176,7 @@ impl Producer {
         let lanes = &inner.lanes[record.topic().index()];
         match lanes.choose(record.key(), inner.answer_deadline) {
             Some(lane) => Destination {
-                partitions: i32::try_from(lanes.partition_count()).unwrap_or(i32::MAX),
+                partitions: self.partitions(record.topic()),
                 partition: lane.partition(),
                 unacknowledged_for: lane.unacknowledged_for(now),
             },
@@ -191,10 +191,7 @@ impl Producer {
     /// Takes back the records of a partition that wait for an acknowledgement of others
     /// and that librdkafka does not have, in their order.
     pub(crate) fn take_back(&self, topic: Topic, partition: i32) {
-        let lanes = self.0.lanes[topic.index()].all();
-        let lane = usize::try_from(partition)
-            .ok()
-            .and_then(|index| lanes.get(index));
+        let lane = self.0.lanes[topic.index()].of_partition(partition);
         for job in lane.map(|lane| lane.take_waiting()).unwrap_or_default() {
             (job.on_settled)(Settlement::TakenBack(Box::new(job.record)));
         }
@@ -209,10 +206,7 @@ impl Producer {
     /// Returns whether the metadata shows the partition as available, and records for it
     /// are not refused.
     pub(crate) fn is_available(&self, topic: Topic, partition: i32) -> bool {
-        let lanes = self.0.lanes[topic.index()].all();
-        let lane = usize::try_from(partition)
-            .ok()
-            .and_then(|index| lanes.get(index));
+        let lane = self.0.lanes[topic.index()].of_partition(partition);
         lane.is_some_and(|lane| lane.is_available(self.0.answer_deadline, Instant::now()))
     }
 

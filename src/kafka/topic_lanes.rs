@@ -60,8 +60,13 @@ impl<J> TopicLanes<J> {
 
     /// Returns the largest offset that a partition has acknowledged, if any.
     pub(super) fn acknowledged(&self, partition: i32) -> Option<i64> {
+        self.of_partition(partition)?.acknowledged()
+    }
+
+    /// Returns the lane of a partition, if that is known.
+    pub(super) fn of_partition(&self, partition: i32) -> Option<Arc<Lane<J>>> {
         let index = usize::try_from(partition).ok()?;
-        self.lanes.load().get(index)?.acknowledged()
+        self.lanes.load().get(index).cloned()
     }
 
     /// Returns the current lanes.

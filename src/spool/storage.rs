@@ -134,13 +134,8 @@ impl Storage {
     /// The slot that a record must be spooled in, if it must.
     fn slot_to_spool(&self, record: &KeyedRecord) -> Option<Slot> {
         let spool = self.0.spool.as_ref()?;
-        let destination = self.0.producer.destination(record);
-        let slot = Slot {
-            topic: record.topic(),
-            partitions: destination.partitions,
-            partition: destination.partition,
-        };
-        let takes_nothing = destination.unacknowledged_for >= spool.after;
+        let (slot, unacknowledged_for) = self.destination(record);
+        let takes_nothing = unacknowledged_for >= spool.after;
         if takes_nothing {
             self.take_back(slot);
         }
@@ -154,12 +149,18 @@ impl Storage {
     }
 
     fn slot(&self, record: &KeyedRecord) -> Slot {
+        self.destination(record).0
+    }
+
+    /// The slot of a record, and how long its partition has taken nothing.
+    fn destination(&self, record: &KeyedRecord) -> (Slot, Duration) {
         let destination = self.0.producer.destination(record);
-        Slot {
+        let slot = Slot {
             topic: record.topic(),
             partitions: destination.partitions,
             partition: destination.partition,
-        }
+        };
+        (slot, destination.unacknowledged_for)
     }
 
     fn produce(&self, record: KeyedRecord, deadline: Instant, may: May, on_stored: OnStored) {
