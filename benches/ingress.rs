@@ -1,5 +1,5 @@
-//! Compares the ingress with its floor, on librdkafka's mock cluster: CPU per
-//! push, and memory with 1,000 pushes in flight.
+//! Compares the ingress, without and with a spool, with its floor, on librdkafka's mock
+//! cluster: CPU per push, and memory with 1,000 pushes in flight.
 //!
 //! Each is a process of its own. They get the same load alternately, so that
 //! whatever else the machine does affects both. The floor is
@@ -46,7 +46,7 @@ const SLOW_CONNECTIONS: u32 = 1_050;
 
 type Broker = MockCluster<'static, DefaultProducerContext>;
 
-/// One of the two processes to compare.
+/// One of the processes to compare.
 struct Candidate {
     name: &'static str,
     pid: String,
@@ -73,13 +73,20 @@ fn main() {
 }
 
 fn cpu(broker: &Broker) {
-    let program = ingress(broker);
+    let program = ingress(broker, &[]);
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let spool = directory.path().display().to_string();
+    let with_spool = ingress(broker, &[("spool.directory", &spool)]);
     let (_floor_process, floor) = start_floor(broker);
-    let candidates = [candidate(&program), floor];
+    let candidates = [
+        candidate("ingress", &program),
+        candidate("with spool", &with_spool),
+        floor,
+    ];
     println!(
         "CPU per push, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?} each, alternately"
     );
-    println!("rate/s  process   CPU µs/push   p50 ms   p99 ms");
+    println!("rate/s  process     CPU µs/push   p50 ms   p99 ms");
     for rate_per_s in RATES_PER_S {
         let mut measurements = candidates.each_ref().map(|_| Vec::new());
         for candidate in &candidates {
@@ -93,7 +100,9 @@ fn cpu(broker: &Broker) {
         for (candidate, measurements) in candidates.iter().zip(&measurements) {
             print_row(rate_per_s, candidate.name, measurements);
         }
-        print_ratio(&measurements);
+        let [ingress, with_spool, floor] = &measurements;
+        print_ratio("ingress / floor", ingress, floor);
+        print_ratio("with spool / without", with_spool, ingress);
     }
 }
 
@@ -111,24 +120,24 @@ fn print_row(rate_per_s: u32, name: &str, measurements: &[Measurement]) {
         .collect();
     latencies.sort_unstable();
     let [p50, p99] = [50, 99].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
-    println!("{rate_per_s:6}  {name:8} {cpu:12.1} {p50:8.2} {p99:8.2}");
+    println!("{rate_per_s:6}  {name:10} {cpu:12.1} {p50:8.2} {p99:8.2}");
 }
 
-fn print_ratio([ingress, floor]: &[Vec<Measurement>; 2]) {
-    let pairs = ingress.iter().zip(floor);
+fn print_ratio(name: &str, dividend: &[Measurement], divisor: &[Measurement]) {
+    let pairs = dividend.iter().zip(divisor);
     let mut ratios: Vec<f64> = pairs
-        .map(|(ingress, floor)| ingress.cpu_us_per_push / floor.cpu_us_per_push)
+        .map(|(dividend, divisor)| dividend.cpu_us_per_push / divisor.cpu_us_per_push)
         .collect();
     ratios.sort_by(f64::total_cmp);
     let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
     let middle = median(ratios);
-    println!("        ingress / floor: {middle:.2} (of the rounds {least:.2} to {most:.2})");
+    println!("        {name}: {middle:.2} (of the rounds {least:.2} to {most:.2})");
 }
 
 /// Starts fresh processes, so that their peaks are due to this load alone.
 fn memory(broker: &Broker) {
-    let program = ingress(broker);
-    let ingress = candidate(&program);
+    let program = ingress(broker, &[]);
+    let ingress = candidate("ingress", &program);
     let idle = memory_mb(&ingress.pid, "VmRSS");
     // Warms up connections, metadata and the producer's id before the broker
     // becomes slow: this measures pushes in flight, not a cold start.
@@ -202,17 +211,18 @@ fn broker() -> Broker {
     broker
 }
 
-fn ingress(broker: &Broker) -> Northbridge {
+fn ingress(broker: &Broker, settings: &[(&str, &str)]) -> Northbridge {
     let bootstrap_servers = broker.bootstrap_servers();
-    let settings = [("kafka.bootstrap_servers", bootstrap_servers.as_str())];
+    let mut all = vec![("kafka.bootstrap_servers", bootstrap_servers.as_str())];
+    all.extend(settings);
     // Does not wait for readiness: the mock cluster cannot describe topics, and
     // that check times out slowly. The warm-up waits for all that a push needs.
-    Northbridge::start(&["ingress"], &settings)
+    Northbridge::start(&["ingress"], &all)
 }
 
-fn candidate(program: &Northbridge) -> Candidate {
+fn candidate(name: &'static str, program: &Northbridge) -> Candidate {
     Candidate {
-        name: "ingress",
+        name,
         pid: program.pid().to_string(),
         address: program.address(),
     }

@@ -124,8 +124,8 @@ pub(crate) enum OpenError {
 pub(crate) enum AppendError {
     #[error("the spool is full")]
     Full,
-    #[error("the spool cannot be written")]
-    Io(#[from] io::Error),
+    #[error("the spool cannot be written: {0}")]
+    Io(io::Error),
 }
 
 /// What was damaged in the files.
@@ -228,7 +228,7 @@ impl Log {
         }
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.new_segment()?,
+            None => self.new_segment().map_err(AppendError::Io)?,
         };
         let number = writer.name().number;
         for entry in entries {
@@ -247,7 +247,7 @@ impl Log {
             Ok(length) => length,
             Err(error) => {
                 writer.abandon(before);
-                return Err(error.into());
+                return Err(AppendError::Io(error));
             }
         };
         self.bytes += length - before;

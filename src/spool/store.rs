@@ -252,6 +252,19 @@ impl Pending {
         self.all.fetch_sub(count, Ordering::Release);
     }
 
+    /// Notes whether there is room, and logs when that begins and ends.
+    fn tell(&self, appended: &Result<(), AppendError>) {
+        let was_stuck = self.is_stuck.swap(appended.is_err(), Ordering::Relaxed);
+        match appended {
+            Err(error) if !was_stuck => tracing::error!(
+                %error,
+                "the spool takes no pushes; those that it should take are answered 503"
+            ),
+            Ok(()) if was_stuck => tracing::info!("the spool takes pushes again"),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
     /// The slot has none, whatever was counted: they were damaged.
     fn clear(&self, slot: Slot) {
         let mut by_slot = self.lock();
@@ -296,7 +309,7 @@ impl Worker {
             Request::Append(entry, on_spooled) => {
                 let bytes = self.batch_bytes + entry.size();
                 if bytes > self.log.room() {
-                    self.pending.is_stuck.store(true, Ordering::Relaxed);
+                    self.pending.tell(&Err(AppendError::Full));
                     self.pending.remove(entry.slot, 1, 0);
                     return on_spooled(Err(AppendError::Full));
                 }
@@ -327,7 +340,7 @@ impl Worker {
                     let count = u64::try_from(count).unwrap_or(u64::MAX);
                     let entry = &last.entry;
                     self.pending.remove(entry.slot, count, entry.received_ms);
-                    self.pending.is_stuck.store(false, Ordering::Relaxed);
+                    self.pending.tell(&Ok(()));
                 }
                 reply(noted);
             }
@@ -348,15 +361,10 @@ impl Worker {
         let result = self.log.append(&entries);
         let took = began.elapsed().as_secs_f64();
         self.metrics.write_seconds.observe(took);
-        self.pending
-            .is_stuck
-            .store(result.is_err(), Ordering::Relaxed);
-        match &result {
-            Ok(()) => self
-                .metrics
-                .written
-                .inc_by(u64::try_from(entries.len()).unwrap_or(0)),
-            Err(error) => tracing::error!(%error, "the spool cannot be written"),
+        self.pending.tell(&result);
+        if result.is_ok() {
+            let written = u64::try_from(entries.len()).unwrap_or(0);
+            self.metrics.written.inc_by(written);
         }
         for (entry, on_spooled) in entries.iter().zip(waiting) {
             match &result {

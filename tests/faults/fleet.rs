@@ -2,6 +2,7 @@
 //! stream processes, one per zone. A process that exits is restarted, as an
 //! orchestrator does.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -53,6 +54,8 @@ pub(crate) struct Instance {
     command: &'static str,
     zone: usize,
     settings: Vec<(String, String)>,
+    /// Settings of the current phase.
+    further: Mutex<Vec<(String, String)>>,
     process: Mutex<Option<Northbridge>>,
     balancer: Arc<Balancer>,
     journal: Arc<Journal>,
@@ -75,6 +78,7 @@ impl Fleet {
                     command,
                     zone,
                     settings: settings(bootstrap, prefix, ZONES[zone]),
+                    further: Mutex::default(),
                     process: Mutex::new(None),
                     balancer: Arc::clone(balancer),
                     journal: Arc::clone(journal),
@@ -157,6 +161,19 @@ impl Instance {
         let mut process = self.process();
         self.drain(process.as_ref());
         self.restart(&mut process);
+    }
+
+    /// Like [`Instance::terminate`], with these settings beside the usual ones from then
+    /// on.
+    pub(crate) fn terminate_and_set(&self, settings: Vec<(String, String)>) {
+        *self.further.lock().expect("no panic") = settings;
+        self.terminate();
+    }
+
+    /// The address that its current process listens on.
+    pub(crate) fn push_address(&self) -> SocketAddr {
+        let process = self.process();
+        process.as_ref().expect("a running process").address()
     }
 
     /// Sends SIGTERM and waits for the drain. Nothing restarts it before
@@ -248,9 +265,9 @@ impl Instance {
         if let Some(ended) = process.take() {
             self.journal.keep_log(&self.name, &ended.log());
         }
-        let settings: Vec<(&str, &str)> = self
-            .settings
-            .iter()
+        let further = self.further.lock().expect("no panic");
+        let settings: Vec<(&str, &str)> = (self.settings.iter())
+            .chain(&*further)
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
         let started = Northbridge::start(&[self.command], &settings);

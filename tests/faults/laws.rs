@@ -17,6 +17,11 @@ const FAILURES_TO_BLACKLIST: f64 = 10.0;
 /// How long after the cluster the product may recover.
 const MAX_RECOVERY_DELAY: Duration = Duration::from_secs(2);
 
+/// How long an ingress that was killed takes to start again and to find its partitions.
+const MAX_DELIVERY: Duration = Duration::from_secs(15);
+/// How fast a spool is delivered at least, beside live pushes.
+const MIN_DELIVERED_PER_S: f64 = 2_000.0;
+
 /// Every push answered 200 is in its topic, byte for byte, under its key. If the
 /// load verifies states, they equal the model.
 pub(crate) fn acknowledged_pushes_are_stored(
@@ -39,6 +44,56 @@ pub(crate) fn all_answers_are_200(journal: &Journal, phase: &str, results: &[Sim
         if !others.is_empty() || result.number("blacklistings") > 0.0 {
             journal.violation(format!("{phase}: answers other than 200: {result}"));
         }
+    }
+}
+
+/// Every answer is 200; only connections to processes that were killed end without one,
+/// and never so many in a row that the platform blacklists the host.
+pub(crate) fn only_connections_of_the_killed_fail(
+    journal: &Journal,
+    phase: &str,
+    results: &[SimulationResult],
+) {
+    for result in results {
+        let others = result.other_than_200();
+        let is_cut_off = others.iter().all(|(answer, _)| answer == "no-connection");
+        if !is_cut_off || result.number("blacklistings") > 0.0 {
+            journal.violation(format!("{phase}: answers other than 200: {result}"));
+        }
+    }
+}
+
+/// Everything that was spooled is in Kafka soon after the cluster was in sync.
+pub(crate) fn spool_is_delivered(journal: &Journal, phase: &str, spooled: f64, took: Duration) {
+    journal.annotate(&format!(
+        "{phase}: {spooled} pushes were spooled when the brokers came back, and delivered {:.1} s \
+         after the cluster was in sync",
+        took.as_secs_f64()
+    ));
+    let most = MAX_DELIVERY + Duration::from_secs_f64(spooled / MIN_DELIVERED_PER_S);
+    if spooled < 1.0 || took > most + journal.stalls.allowance() {
+        journal.violation(format!(
+            "{phase}: {spooled} spooled, delivered after {took:?}"
+        ));
+    }
+}
+
+/// What was answered 200 one after the other is stored in this order. Repeats do not
+/// count.
+pub(crate) fn order_is_kept(
+    journal: &Journal,
+    phase: &str,
+    acknowledged: &[String],
+    stored: &[String],
+) {
+    journal.print(&format!("{phase}: {} pushes in order", acknowledged.len()));
+    if acknowledged.is_empty() || acknowledged != stored {
+        let differ = acknowledged.iter().zip(stored).position(|(a, s)| a != s);
+        journal.violation(format!(
+            "{phase}: {} pushes were answered in order, {} are stored; the first that differs: {differ:?}",
+            acknowledged.len(),
+            stored.len(),
+        ));
     }
 }
 
@@ -197,6 +252,52 @@ mod tests {
             let broken = result(|summary| summary["answers"][other] = json!(1));
             all_answers_are_200(&fixture.journal, "test", &[result(|_| {}), broken]);
             assert_eq!(fixture.problems(), 1, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_answer_other_than_200_is_one_also_where_connections_are_cut_off() {
+        let changed = |answer: &str| {
+            let fixture = Fixture::new();
+            let other = result(|summary| summary["answers"][answer] = json!(3));
+            only_connections_of_the_killed_fail(&fixture.journal, "test", &[other]);
+            fixture.problems()
+        };
+        assert_eq!(changed("no-connection"), 0);
+        assert_eq!(changed("503"), 1);
+        assert_eq!(changed("timeout"), 1);
+        let fixture = Fixture::new();
+        let blacklisted = result(|summary| summary["blacklistings"] = json!(1));
+        only_connections_of_the_killed_fail(&fixture.journal, "test", &[blacklisted]);
+        assert_eq!(fixture.problems(), 1);
+    }
+
+    #[test]
+    fn a_spool_that_is_delivered_late_or_was_not_used_is_a_violation() {
+        let fixture = Fixture::new();
+        let delivered = |spooled, seconds| {
+            let took = Duration::from_secs(seconds);
+            spool_is_delivered(&fixture.journal, "test", spooled, took);
+            fixture.problems()
+        };
+        assert_eq!(delivered(20_000.0, 25), 0);
+        assert_eq!(delivered(20_000.0, 26), 1);
+        assert_eq!(delivered(0.0, 1), 2);
+    }
+
+    #[test]
+    fn pushes_that_are_missing_or_in_another_order_are_a_violation() {
+        let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let acknowledged = texts(&["1", "2", "3"]);
+        for (stored, problems) in [
+            (vec!["1", "2", "3"], 0),
+            (vec!["1", "3", "2"], 1),
+            (vec!["1", "2"], 1),
+            (vec![], 1),
+        ] {
+            let fixture = Fixture::new();
+            order_is_kept(&fixture.journal, "test", &acknowledged, &texts(&stored));
+            assert_eq!(fixture.problems(), problems, "{stored:?}");
         }
     }
 

@@ -29,6 +29,7 @@ mod phases;
 mod plan;
 mod recovery;
 mod simulation;
+mod spool;
 mod stalls;
 mod streams;
 mod tables;
@@ -56,6 +57,7 @@ fn no_fault_loses_an_acknowledged_push() {
         streams::lost_offsets(&testbed);
         phases::rolling_restart(&testbed);
         phases::all_brokers_gone(&testbed);
+        spool::all_brokers_gone(&testbed, &mut random);
         if testbed.journal.started().elapsed() >= testbed.plan.duration {
             break;
         }

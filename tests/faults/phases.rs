@@ -152,7 +152,7 @@ pub(crate) fn loads(testbed: &Testbed) -> [Load; 2] {
     ]
 }
 
-fn load(name: &'static str, rate: u32, policy: &'static str, http2: bool) -> Load {
+pub(crate) fn load(name: &'static str, rate: u32, policy: &'static str, http2: bool) -> Load {
     Load {
         name,
         rate,

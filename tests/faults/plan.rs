@@ -7,6 +7,7 @@ use std::time::Duration;
 
 const DURATION: &str = "NORTHBRIDGE_FAULTS_DURATION";
 const RATE: &str = "NORTHBRIDGE_FAULTS_RATE";
+const SPOOLED_OUTAGE: &str = "NORTHBRIDGE_FAULTS_SPOOLED_OUTAGE";
 const SEED: &str = "NORTHBRIDGE_FAULTS_SEED";
 const DIRECTORY: &str = "NORTHBRIDGE_FAULTS_DIRECTORY";
 
@@ -17,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) duration: Duration,
     /// Pushes per second, over all loads.
     pub(crate) rate: u32,
+    /// How long all brokers are down while the ingresses have a spool.
+    pub(crate) spooled_outage: Duration,
     /// Determines the order of the faults, and the pushes.
     pub(crate) seed: u64,
     /// The directory for results and logs.
@@ -36,7 +39,7 @@ impl Plan {
         self.directory.join(name).display().to_string()
     }
 
-    /// Reads the environment. The default is one round, which takes eight minutes,
+    /// Reads the environment. The default is one round, which takes ten minutes,
     /// with a random seed.
     pub(crate) fn from_environment() -> Self {
         let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..1 << 32));
@@ -45,8 +48,9 @@ impl Plan {
             .map_or_else(|| target.join("faults"), PathBuf::from)
             .join(seed.to_string());
         Self {
-            duration: env::var(DURATION).map_or(Duration::ZERO, |text| duration(&text)),
+            duration: duration(DURATION).unwrap_or_default(),
             rate: number(RATE).map_or(120, |rate| u32::try_from(rate).unwrap()),
+            spooled_outage: duration(SPOOLED_OUTAGE).unwrap_or(Duration::from_secs(45)),
             seed,
             directory,
         }
@@ -60,7 +64,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Seconds, minutes or hours: `90s`, `20m`, `1h`.
-fn duration(text: &str) -> Duration {
+fn duration(variable: &str) -> Option<Duration> {
+    let text = env::var(variable).ok()?;
     let (digits, unit) = text.split_at(text.len().saturating_sub(1));
     let seconds = match unit {
         "s" => 1,
@@ -69,7 +74,7 @@ fn duration(text: &str) -> Duration {
         _ => 0,
     };
     match digits.parse::<u64>() {
-        Ok(number) if seconds > 0 => Duration::from_secs(number * seconds),
-        Ok(_) | Err(_) => panic!("{DURATION}={text} is not a duration such as 20m or 1h"),
+        Ok(number) if seconds > 0 => Some(Duration::from_secs(number * seconds)),
+        Ok(_) | Err(_) => panic!("{variable}={text} is not a duration such as 20m or 1h"),
     }
 }

@@ -1,5 +1,7 @@
 //! A process without one of its parts ends, so that a supervisor starts another.
 
+use tempfile::TempDir;
+
 use crate::support::certificates::Certificates;
 use crate::support::mock::Mock;
 use crate::support::northbridge::Northbridge;
@@ -19,7 +21,9 @@ fn a_panic_in_any_part_of_the_process_is_logged_and_ends_it_with_70() {
     let [certificate, key] = [certificates.certificate_file(), certificates.key_file()]
         .map(|file| file.display().to_string());
     let bootstrap = mock.bootstrap();
+    let spool = TempDir::new().unwrap();
     let settings = [
+        ("spool.directory", spool.path().to_str().unwrap()),
         ("kafka.bootstrap_servers", bootstrap.as_str()),
         ("log.format", "json"),
         ("tls.certificate_file", &certificate),
@@ -31,6 +35,8 @@ fn a_panic_in_any_part_of_the_process_is_logged_and_ends_it_with_70() {
         ("ingress", "admin server"),
         ("ingress", "reload of TLS files"),
         ("ingress", "reload of settings"),
+        ("ingress", "spool"),
+        ("ingress", "delivery from the spool"),
         ("command-status", "command-status"),
         ("command-status", "topic-watch"),
         ("upgrade-result", "upgrade-result"),

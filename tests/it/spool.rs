@@ -5,7 +5,8 @@ use tempfile::TempDir;
 
 use crate::support::bodies::message_confirm;
 use crate::support::eventually;
-use crate::support::http::{RawConnection, post_head};
+use crate::support::failing_disk::{DiskError, FailingDisk};
+use crate::support::http::try_post;
 use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
 use crate::support::records::Record;
@@ -46,12 +47,7 @@ fn push(northbridge: &Northbridge, body: &str) -> u16 {
 
 /// `None` if the process ended before it answered.
 fn try_push(northbridge: &Northbridge, body: &str) -> Option<u16> {
-    let mut connection = RawConnection::try_open(northbridge.address()).ok()?;
-    let request = post_head("/notifications", &[], body.len()) + body;
-    connection.try_write(request).ok()?;
-    connection
-        .try_read_response()
-        .map(|response| response.status)
+    try_post(northbridge.address(), "/notifications", body)
 }
 
 fn wait_until_delivered(northbridge: &Northbridge) {
@@ -162,6 +158,50 @@ fn a_full_spool_is_answered_503_as_without_one_and_ends_readiness() {
     ingress.wait_until_ready();
     wait_until_delivered(&ingress);
     assert_eq!(push(&ingress, &large), 200);
+}
+
+#[test]
+fn a_disk_that_returns_errors_is_answered_503_until_it_recovers_and_loses_nothing() {
+    let (mock, spool, disk) = (Mock::start(), Spool::new(), FailingDisk::new());
+    let ingress = mock.ingress_in_environment(&spool.settings(&[]), &disk.environment());
+    ingress.wait_until_ready();
+    assert_eq!(push(&ingress, &confirm("warm")), 200);
+    mock.go_down();
+    let mut answered = Vec::new();
+    for (number, error) in [DiskError::NoSpaceToWrite, DiskError::SyncFails]
+        .into_iter()
+        .enumerate()
+    {
+        let body = |time| confirm(&format!("{time}-{number}"));
+        assert_eq!(push(&ingress, &body("before")), 200);
+        disk.fail(error);
+        assert_eq!(push(&ingress, &body("during")), 503, "{error:?}");
+        assert_eq!(push(&ingress, &body("during-too")), 503, "{error:?}");
+        ingress.wait_until_not_ready();
+        disk.recover();
+        assert_eq!(push(&ingress, &body("after")), 200, "{error:?}");
+        assert!(ingress.is_ready());
+        answered.extend([body("before"), body("after")]);
+    }
+    let logged = |message: &str| {
+        let log = ingress.log();
+        log.iter().filter(|line| line.contains(message)).count()
+    };
+    assert_eq!(
+        logged("the spool takes no pushes"),
+        2,
+        "once for each error"
+    );
+    assert_eq!(logged("the spool takes pushes again"), 2);
+    disk.fail(DiskError::ReadFails);
+    mock.come_back();
+    ingress.wait_for_message("cannot read the spool; retrying");
+    ingress.wait_for_metric(RECORDS, &[], 4.0);
+    disk.recover();
+    wait_until_delivered(&ingress);
+    let stored = values(&mock.records(TOPIC));
+    let lost = answered.iter().filter(|body| !stored.contains(body));
+    assert_eq!(lost.count(), 0, "{stored:?}");
 }
 
 /// The steps: before a write, before its sync, after it; before a delivery is noted, after

@@ -1,5 +1,5 @@
-//! Bodies of the two notification types that have topics of their own: compact
-//! JSON with every field of the platform's published tables.
+//! Bodies of notifications: compact JSON with every field of the platform's published
+//! tables.
 
 /// A `messageConfirm`, which reports the progress of a command: `status` is
 /// `sent`, `delivered` or `executed`.
@@ -32,5 +32,17 @@ pub fn upgrade_result(device_id: &str, operation_id: &str, result: &str) -> Stri
          \"resultDesc\":\"\",\
          \"errorCode\":\"0\",\
          \"description\":\"\"}}"
+    )
+}
+
+/// A `deviceDataChanged`, which reports new property values of a device. No stream reads
+/// it.
+pub fn device_data_changed(device_id: &str, value: usize) -> String {
+    format!(
+        "{{\"notifyType\":\"deviceDataChanged\",\
+         \"deviceId\":\"{device_id}\",\
+         \"gatewayId\":\"{device_id}\",\
+         \"service\":{{\"serviceId\":\"Switch\",\"serviceType\":\"Switch\",\
+         \"data\":{{\"on\":{value}}},\"eventTime\":\"20151212T121212Z\"}}}}"
     )
 }

@@ -281,6 +281,15 @@ pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> Re
     connection.unwrap().post(path, body).await.unwrap()
 }
 
+/// The status of the answer to a push; `None` if there was none.
+pub fn try_post(address: SocketAddr, path: &str, body: &str) -> Option<u16> {
+    let mut connection = RawConnection::try_open(address).ok()?;
+    let request = post_head(path, &[], body.len()) + body;
+    connection.try_write(request).ok()?;
+    let response = connection.try_read_response()?;
+    Some(response.status)
+}
+
 /// The head of an HTTP/1.1 POST whose `Content-Length` is `length`.
 pub fn post_head(path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: northbridge.test\r\n");

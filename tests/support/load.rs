@@ -86,7 +86,7 @@ impl Load {
                 (device, body)
             }
             Kind::Other => {
-                let body = device_data_changed(&device);
+                let body = bodies::device_data_changed(&device, 1);
                 (device, body)
             }
         };
@@ -345,15 +345,4 @@ impl LoadRun {
             }
         }
     }
-}
-
-/// A `deviceDataChanged`, which reports new property values of a device.
-fn device_data_changed(device_id: &str) -> String {
-    format!(
-        "{{\"notifyType\":\"deviceDataChanged\",\
-         \"deviceId\":\"{device_id}\",\
-         \"gatewayId\":\"{device_id}\",\
-         \"service\":{{\"serviceId\":\"Switch\",\"serviceType\":\"Switch\",\
-         \"data\":{{\"on\":1}},\"eventTime\":\"20151212T121212Z\"}}}}"
-    )
 }

@@ -56,6 +56,17 @@ impl Mock {
         })
     }
 
+    /// Like [`Mock::ingress`], with environment variables.
+    pub fn ingress_in_environment(
+        &self,
+        settings: &[(&str, &str)],
+        variables: &[(&str, String)],
+    ) -> Northbridge {
+        self.with_own_settings(settings, |all| {
+            Northbridge::start_in_environment(&["ingress"], all, variables)
+        })
+    }
+
     fn with_own_settings<T>(
         &self,
         settings: &[(&str, &str)],

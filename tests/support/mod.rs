@@ -17,6 +17,7 @@ pub mod balancer;
 pub mod bodies;
 pub mod certificates;
 pub mod child;
+pub mod failing_disk;
 pub mod groups;
 pub mod held_requests;
 pub mod http;

@@ -39,8 +39,18 @@ impl Northbridge {
     /// Like [`Northbridge::start`], with a fail point: the process kills itself at
     /// `step:count`, or stops itself at `step:count:STOP`.
     pub fn start_with_fail_point(arguments: &[&str], settings: &[(&str, &str)], at: &str) -> Self {
+        let at = ("NORTHBRIDGE_FAIL_POINT", at.to_owned());
+        Self::start_in_environment(arguments, settings, &[at])
+    }
+
+    /// Like [`Northbridge::start`], with these environment variables.
+    pub fn start_in_environment(
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+        variables: &[(&str, String)],
+    ) -> Self {
         let mut program = command(arguments, settings);
-        program.env("NORTHBRIDGE_FAIL_POINT", at);
+        program.envs(variables.iter().map(|(name, value)| (name, value)));
         Self::spawn(&program)
     }
 
