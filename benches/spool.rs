@@ -45,14 +45,19 @@ fn main() {
     };
     warm.start().finish();
     mock.go_down();
-    println!("rate/s  connections  answered 200/s   p50 ms   p99 ms  longest ms  syncs/push  bytes/push");
+    println!(
+        "rate/s  connections  answered 200/s   p50 ms   p99 ms  longest ms  syncs/push  bytes/push"
+    );
     for rate_per_s in RATES_PER_S {
         for connections in CONNECTIONS {
             round(&ingress, directory.path(), rate_per_s, connections);
         }
     }
     let spooled = ingress.metric("northbridge_spool_records", &[]);
-    println!("{spooled} pushes, {} MB", bytes_in(directory.path()) / 1_000_000);
+    println!(
+        "{spooled} pushes, {} MB",
+        bytes_in(directory.path()) / 1_000_000
+    );
     ingress.kill();
     let killed = Instant::now();
     let ingress = mock.ready_ingress(&settings);
@@ -64,7 +69,10 @@ fn main() {
     }
     let took = back.elapsed().as_secs_f64();
     let memory = memory_mb(&ingress.pid().to_string(), "VmHWM");
-    println!("delivered {:.0} a second, in {took:.1} s, at most {memory:.0} MB", spooled / took);
+    println!(
+        "delivered {:.0} a second, in {took:.1} s, at most {memory:.0} MB",
+        spooled / took
+    );
 }
 
 fn round(ingress: &Northbridge, directory: &Path, rate_per_s: u32, connections: u32) {

@@ -9,7 +9,8 @@
 //! `docs/BENCHMARKS.md` has the measurements.
 //!
 //! A record that failed comes back to its lane, which pauses: later records of
-//! its key must not overtake it. While the producer is replaced, a lane holds
+//! its key must not overtake it. Brokers reject a batch as a whole, so the records of one
+//! that was rejected are sent one at a time, until the one that is at fault is found. While the producer is replaced, a lane holds
 //! everything; then it is retired, and new lanes take what it held.
 //!
 //! A lane also tracks since when its partition has been unavailable. It knows
@@ -29,8 +30,12 @@ pub(super) struct Lane<J> {
 #[derive(Debug)]
 struct State<J> {
     phase: Phase,
-    /// Records of the current batch that are not settled yet.
+    /// Records of the current batch.
+    batch: usize,
+    /// Those of them that are not settled yet.
     outstanding: usize,
+    /// How many of the next batches are of one record.
+    one_by_one: usize,
     /// The next batch.
     waiting: VecDeque<J>,
     unacknowledged_since: Option<Instant>,
@@ -58,9 +63,11 @@ enum Phase {
 pub(super) enum Settled {
     /// The partition's leader acknowledged the record at this offset.
     Acknowledged(i64),
-    /// The partition's leader rejected this record alone, which shows that the
-    /// partition is available.
+    /// The partition's leader rejected this record, which was alone in its batch. That
+    /// shows that the partition is available.
     Rejected,
+    /// The partition's leader rejected a batch that this record was in.
+    RejectedTogether,
     /// The leader did not answer, or answered that the partition is not
     /// available.
     Failed,
@@ -92,7 +99,9 @@ impl<J> Lane<J> {
             partition,
             state: Mutex::new(State {
                 phase,
+                batch: 0,
                 outstanding: 0,
+                one_by_one: 0,
                 waiting: VecDeque::new(),
                 unacknowledged_since: None,
                 available_since: None,
@@ -115,7 +124,7 @@ impl<J> Lane<J> {
         let mut state = self.lock();
         match state.phase {
             Phase::Open if state.outstanding == 0 => {
-                state.outstanding = 1;
+                (state.batch, state.outstanding) = (1, 1);
                 state.unacknowledged_since.get_or_insert(now);
                 Ok(Some(job))
             }
@@ -127,44 +136,48 @@ impl<J> Lane<J> {
         }
     }
 
+    /// What the rejection of a record says about it.
+    pub(super) fn rejected(&self) -> Settled {
+        if self.lock().batch > 1 {
+            Settled::RejectedTogether
+        } else {
+            Settled::Rejected
+        }
+    }
+
     /// Settles one job that was sent.
     pub(super) fn settle(&self, settled: Settled, now: Instant) -> Next<J> {
         let mut state = self.lock();
-        state.outstanding = state.outstanding.saturating_sub(1);
-        if let Settled::Acknowledged(offset) = settled {
-            state.acknowledged = state.acknowledged.max(Some(offset));
-        }
-        if settled != Settled::Failed {
-            // The rest of the batch has waited since now, not since it was sent.
-            state.unacknowledged_since = (state.outstanding > 0).then_some(now);
-        }
+        state.settle(settled, now);
         state.next(now)
     }
 
-    /// Takes back a job that failed, to be sent again.
+    /// Takes back a job that was not acknowledged, to be sent again.
     ///
     /// # Errors
     ///
     /// Returns the job if the lane is retired.
-    pub(super) fn take_back(&self, job: J, now: Instant) -> Result<Next<J>, J> {
+    pub(super) fn take_back(&self, job: J, settled: Settled, now: Instant) -> Result<Next<J>, J> {
         let mut state = self.lock();
         match state.phase {
             Phase::Open => state.phase = Phase::Paused,
             Phase::Paused | Phase::Held => {}
             Phase::Retired => return Err(job),
         }
-        state.outstanding = state.outstanding.saturating_sub(1);
+        state.settle(settled, now);
         state.waiting.push_back(job);
         Ok(state.next(now))
     }
 
-    /// Ends a pause. Returns what the lane kept, to be sent now, by age.
-    pub(super) fn resume(&self, now: Instant) -> VecDeque<J> {
+    /// Ends a pause. Returns what is to be sent now, of what the lane kept, by age.
+    pub(super) fn resume<A: Ord>(&self, now: Instant, age: impl FnMut(&J) -> A) -> VecDeque<J> {
         let mut state = self.lock();
         if state.phase != Phase::Paused {
             return VecDeque::new();
         }
         state.phase = Phase::Open;
+        // Those that failed are behind those that came later.
+        state.waiting.make_contiguous().sort_by_key(age);
         state.next_batch(now)
     }
 
@@ -273,6 +286,20 @@ impl<J> State<J> {
         Some(self.available_since.map_or(since, |at| since.max(at)))
     }
 
+    fn settle(&mut self, settled: Settled, now: Instant) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        match settled {
+            Settled::Acknowledged(offset) => {
+                self.acknowledged = self.acknowledged.max(Some(offset));
+            }
+            Settled::RejectedTogether => self.one_by_one = self.batch,
+            Settled::Rejected => {}
+            Settled::Failed => return,
+        }
+        // The rest of the batch has waited since now, not since it was sent.
+        self.unacknowledged_since = (self.outstanding > 0).then_some(now);
+    }
+
     fn next(&mut self, now: Instant) -> Next<J> {
         match self.phase {
             Phase::Open if self.outstanding == 0 => Next::Send(self.next_batch(now)),
@@ -282,8 +309,18 @@ impl<J> State<J> {
     }
 
     fn next_batch(&mut self, now: Instant) -> VecDeque<J> {
-        let batch = std::mem::take(&mut self.waiting);
-        self.outstanding = batch.len();
+        let rest = match self.one_by_one.checked_sub(1) {
+            Some(left) if !self.waiting.is_empty() => {
+                self.one_by_one = left;
+                self.waiting.split_off(1)
+            }
+            _ => {
+                self.one_by_one = 0;
+                VecDeque::new()
+            }
+        };
+        let batch = std::mem::replace(&mut self.waiting, rest);
+        (self.batch, self.outstanding) = (batch.len(), batch.len());
         if !batch.is_empty() {
             self.unacknowledged_since.get_or_insert(now);
         }
@@ -299,6 +336,11 @@ mod tests {
 
     fn send<const N: usize>(jobs: [&'static str; N]) -> Next<&'static str> {
         Next::Send(VecDeque::from(jobs))
+    }
+
+    /// Jobs are as old as their names say.
+    fn resume(lane: &Lane<&'static str>, now: Instant) -> VecDeque<&'static str> {
+        lane.resume(now, |job| *job)
     }
 
     #[test]
@@ -389,12 +431,12 @@ mod tests {
         lane.submit("b", now).unwrap();
         lane.submit("c", now).unwrap();
         assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c"]));
-        assert_eq!(lane.take_back("b", now), Ok(Next::Nothing));
+        assert_eq!(lane.take_back("b", Settled::Failed, now), Ok(Next::Nothing));
         assert_eq!(lane.submit("d", now), Ok(None));
-        assert_eq!(lane.take_back("c", now), Ok(Next::Resume));
+        assert_eq!(lane.take_back("c", Settled::Failed, now), Ok(Next::Resume));
         assert_eq!(lane.submit("e", now), Ok(None));
-        assert_eq!(lane.resume(now), ["b", "d", "c", "e"]);
-        assert!(lane.resume(now).is_empty());
+        assert_eq!(resume(&lane, now), ["b", "d", "c", "e"]);
+        assert!(resume(&lane, now).is_empty());
         assert_eq!(lane.submit("f", now), Ok(None), "four are outstanding");
     }
 
@@ -404,12 +446,12 @@ mod tests {
         lane.submit("a", now).unwrap();
         lane.submit("b", now).unwrap();
         lane.hold();
-        assert_eq!(lane.take_back("a", now), Ok(Next::Nothing));
+        assert_eq!(lane.take_back("a", Settled::Failed, now), Ok(Next::Nothing));
         assert_eq!(lane.submit("c", now), Ok(None));
-        assert!(lane.resume(now).is_empty(), "the lane is held");
+        assert!(resume(&lane, now).is_empty(), "the lane is held");
         assert_eq!(lane.retire(), ["b", "a", "c"]);
         assert_eq!(lane.submit("d", now), Err("d"));
-        assert_eq!(lane.take_back("d", now), Err("d"));
+        assert_eq!(lane.take_back("d", Settled::Failed, now), Err("d"));
         let next = Lane::held(0);
         assert_eq!(next.submit("d", now), Ok(None));
         assert_eq!(next.open(VecDeque::from(["a"]), now), ["a", "d"]);
@@ -426,5 +468,30 @@ mod tests {
         assert_eq!(next, Next::Nothing);
         assert_eq!(lane.acknowledged(), Some(7));
         assert_eq!(lane.retire(), ["b"]);
+    }
+
+    #[test]
+    fn the_records_of_a_batch_that_was_rejected_are_sent_one_at_a_time_in_their_order() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        lane.submit("a", now).unwrap();
+        assert_eq!(lane.rejected(), Settled::Rejected, "a is alone");
+        for job in ["b", "c", "d"] {
+            lane.submit(job, now).unwrap();
+        }
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c", "d"]));
+        let together = lane.rejected();
+        assert_eq!(together, Settled::RejectedTogether);
+        lane.submit("e", now).unwrap();
+        for job in ["b", "c"] {
+            assert_eq!(lane.take_back(job, together, now), Ok(Next::Nothing));
+        }
+        assert_eq!(lane.take_back("d", together, now), Ok(Next::Resume));
+        assert_eq!(lane.unacknowledged_for(now), Duration::ZERO);
+        assert_eq!(resume(&lane, now), ["b"]);
+        lane.submit("f", now).unwrap();
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["c"]));
+        assert_eq!(lane.rejected(), Settled::Rejected);
+        assert_eq!(lane.settle(Settled::Rejected, now), send(["d"]));
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["e", "f"]));
     }
 }

@@ -349,14 +349,17 @@ impl Inner {
         let now = Instant::now();
         let lane = Arc::clone(&job.lane);
         let settled = self.observe(&job, &result, now);
-        let is_retried = settled == Settled::Failed && self.can_retry(&job, now);
+        let is_retried = match settled {
+            Settled::Failed | Settled::RejectedTogether => self.can_retry(&job, now),
+            Settled::Acknowledged(_) | Settled::Rejected => false,
+        };
         let taken_back = if is_retried {
-            lane.take_back(job, now)
+            lane.take_back(job, settled, now)
         } else {
             Err(job)
         };
         let next = taken_back.unwrap_or_else(|job| {
-            self.finish(job, result);
+            self.finish(job, settled, result);
             lane.settle(settled, now)
         });
         self.go_on(lane, next);
@@ -364,7 +367,7 @@ impl Inner {
 
     /// Tells the result of a job that its lane does not keep; one that may still
     /// succeed is delivered once more, by the lanes of that moment.
-    fn finish(self: &Arc<Self>, job: Job, result: Result<Delivery, KafkaError>) {
+    fn finish(self: &Arc<Self>, job: Job, settled: Settled, result: Result<Delivery, KafkaError>) {
         let topic = job.record.topic();
         let source = match result {
             Ok(delivery) => {
@@ -374,7 +377,7 @@ impl Inner {
             Err(source) => source,
         };
         let partition = TopicPartition(topic, job.lane.partition());
-        if is_permanent(&source) {
+        if settled == Settled::Rejected {
             let error = DeliveryError::Rejected { partition, source };
             return (job.on_settled)(Settlement::Failed(error));
         }
@@ -409,10 +412,7 @@ impl Inner {
                 let inner = Arc::clone(self);
                 self.runtime.spawn(async move {
                     tokio::time::sleep(RETRY_BACKOFF).await;
-                    let mut batch = Vec::from(lane.resume(Instant::now()));
-                    // Those that failed are among those that came later.
-                    batch.sort_by_key(|job| job.submitted);
-                    for job in batch {
+                    for job in lane.resume(Instant::now(), |job| job.submitted) {
                         inner.send(job);
                     }
                 });
@@ -434,7 +434,7 @@ impl Inner {
         self.metrics.failed(topic);
         self.failures.observe_denial(error, self.write_to(topic));
         if is_permanent(error) {
-            Settled::Rejected
+            job.lane.rejected()
         } else {
             Settled::Failed
         }
@@ -458,8 +458,8 @@ fn is_too_late_to_retry(deadline: Instant) -> bool {
     Instant::now() + RETRY_BACKOFF >= deadline
 }
 
-/// Returns whether the error is about this record alone, so that no retry can
-/// succeed. Every other error is a passing state of the cluster; that includes
+/// Returns whether the error is about this record, or about the batch that it was in, so
+/// that no retry can succeed. Every other error is a passing state of the cluster; that includes
 /// a failed authorization, which librdkafka keeps reporting for a while after
 /// the access was granted.
 fn is_permanent(error: &KafkaError) -> bool {

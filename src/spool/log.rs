@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::entry::HEAD_BYTES;
 use super::names::{self, Kind, Name, Named};
 use super::progress::{self, Progress};
-use super::segment::{Piece, Reader, Writer};
+use super::segment::{self, Piece, Reader, Writer};
 use super::{Slot, take_u64};
 use crate::process::fail_point::fail_point;
 
@@ -145,7 +146,12 @@ impl Log {
             path: config.directory.clone(),
             source,
         };
-        fs::create_dir_all(&config.directory).map_err(failed)?;
+        let mut builder = fs::DirBuilder::new();
+        let created = builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.directory);
+        created.map_err(failed)?;
         let was_used = config.directory.join(names::LOCK).exists();
         let lock = lock(&config.directory)?;
         let Files {
@@ -211,8 +217,12 @@ impl Log {
 
     /// Copies an entry that cannot be delivered to a file of its own.
     pub(crate) fn set_entry_aside(&self, stored: &Stored) -> io::Result<()> {
-        let name = names::rejected(stored.sequence);
-        fs::write(self.config.directory.join(name), &stored.entry.record)
+        let name = names::rejected(stored.sequence, stored.entry.received_ms);
+        match segment::write_new(&self.config.directory, &name, &stored.entry.record) {
+            // It was copied, and delivery was interrupted before that was noted.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
     }
 
     /// Appends entries, and returns once they are on the disk.
@@ -477,11 +487,11 @@ impl Log {
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         let aside = names::damaged(name, from);
-        let aside = self.config.directory.join(aside);
-        if aside.exists() {
+        if self.config.directory.join(&aside).exists() {
             return Ok(());
         }
-        fs::write(&aside, bytes_of(path, from, to)?)?;
+        let bytes = bytes_of(path, from, to)?;
+        segment::write_new(&self.config.directory, &aside, &bytes)?;
         damage.places += 1;
         Ok(())
     }

@@ -74,9 +74,10 @@ pub(super) fn damaged(segment: &str, place: u64) -> String {
     format!("{DAMAGED}{segment}-{place}")
 }
 
-/// The file of a record that Kafka rejected.
-pub(super) fn rejected(sequence: u64) -> String {
-    format!("{REJECTED}{sequence:020}")
+/// The file of a record that Kafka rejected. An empty log counts its entries anew, so the
+/// sequence number alone would name another one some day.
+pub(super) fn rejected(sequence: u64, received_ms: u64) -> String {
+    format!("{REJECTED}{sequence:020}-{received_ms}")
 }
 
 /// Returns what a file is, by its name.
@@ -121,7 +122,7 @@ mod tests {
         for other in [LOCK, "notes.txt", "segment-1-x-1", newer] {
             assert_eq!(parse(other), Named::Other, "{other}");
         }
-        for aside in [damaged(text, 12), rejected(7)] {
+        for aside in [damaged(text, 12), rejected(7, 1_700_000_000_000)] {
             assert_eq!(parse(&aside), Named::SetAside, "{aside}");
         }
     }

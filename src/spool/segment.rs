@@ -1,8 +1,8 @@
 //! Reading and writing a file of entries.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::entry::{self, Found, HEAD_BYTES};
@@ -23,9 +23,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Creates the file; it is in the directory for good.
     pub(super) fn create(directory: &Path, name: Name) -> io::Result<Self> {
-        let path = directory.join(name.to_string());
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        File::open(directory)?.sync_all()?;
+        let file = create_new(directory, &name.to_string())?;
+        sync_directory(directory)?;
         Ok(Self {
             file,
             name,
@@ -69,6 +68,25 @@ impl Writer {
     pub(super) fn abandon(self, length: u64) {
         let _ = self.file.set_len(length);
     }
+}
+
+/// Copies bytes to a new file, which is on the disk for good.
+pub(super) fn write_new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create_new(directory, name)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_directory(directory)
+}
+
+/// Pushes concern nobody but the user of the process.
+fn create_new(directory: &Path, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(directory.join(name))
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// A part of a file.

@@ -57,9 +57,9 @@ pub(crate) fn all_brokers_gone(testbed: &Testbed, random: &mut Rng) {
             let killed = ingresses[random.usize(..ingresses.len())];
             killed.kill();
             ordered.push_to(first.push_address());
-            ingresses
-                .iter()
-                .for_each(|ingress| ingress.wait_until_ready());
+            for ingress in &ingresses {
+                ingress.wait_until_ready();
+            }
         }
         let spooled: f64 = ingresses.iter().map(|ingress| records(ingress)).sum();
         testbed.cluster.restart_all();

@@ -1,5 +1,9 @@
 //! Bodies of notifications: compact JSON with every field of the platform's published
 //! tables.
+#![allow(
+    dead_code,
+    reason = "a benchmark compiles this file alone and uses only part of it"
+)]
 
 /// A `messageConfirm`, which reports the progress of a command: `status` is
 /// `sent`, `delivered` or `executed`.

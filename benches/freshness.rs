@@ -1,0 +1,166 @@
+//! How soon a state is visible: the time from producing a confirmation to its state at a
+//! `read_committed` consumer, on a real cluster of three brokers, and what it costs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark whose surroundings fail can only panic"
+)]
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use support::bodies::message_confirm;
+use support::kafka_cluster::{shared, unique_prefix};
+use support::northbridge::{Northbridge, create_topics};
+use usage::{cpu_time, percentile};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "support/usage.rs"]
+mod usage;
+
+const RATES_PER_S: [u32; 2] = [10, 1_000];
+const PARTITIONS: i32 = 6;
+const WARM_UP: Duration = Duration::from_secs(5);
+const DURATION: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When each confirmation was produced, by its number.
+type Produced = Arc<Mutex<Vec<Instant>>>;
+
+fn main() {
+    let prefix = unique_prefix("freshness");
+    let settings = [
+        ("kafka.bootstrap_servers", shared().bootstrap()),
+        ("topics.prefix", prefix.as_str()),
+    ];
+    create_topics(&settings);
+    let stream = Northbridge::start(&["command-status"], &settings);
+    stream.wait_until_ready();
+    println!(
+        "events/s   visible p50 ms   p90 ms   p99 ms  longest ms  transactions/s  CPU us/event"
+    );
+    for rate_per_s in RATES_PER_S {
+        measure(&stream, &prefix, rate_per_s);
+    }
+}
+
+fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
+    let warm_up = rate_per_s * u32::try_from(WARM_UP.as_secs()).unwrap();
+    let count = warm_up + rate_per_s * u32::try_from(DURATION.as_secs()).unwrap();
+    let produced = Produced::default();
+    let states = Consumption::begin(&format!("{prefix}command-state"));
+    let topic = format!("{prefix}command-status");
+    let producing = {
+        let produced = Arc::clone(&produced);
+        thread::spawn(move || produce(&topic, rate_per_s, count, &produced))
+    };
+    let mut latencies = Vec::new();
+    let committed = || {
+        let labels = [r#"result="committed""#, r#"stream="command-status""#];
+        stream.metric("northbridge_stream_transactions_total", &labels)
+    };
+    let pid = stream.pid().to_string();
+    let mut before = None;
+    let last = states.read(rate_per_s, count, |number| {
+        if number >= warm_up {
+            before.get_or_insert_with(|| (committed(), cpu_time(&pid), Instant::now()));
+            let at = produced.lock().unwrap()[usize::try_from(number).unwrap()];
+            latencies.push(at.elapsed());
+        }
+    });
+    producing.join().expect("no panic");
+    let (transactions, cpu, began) = before.expect("states");
+    let took = (last - began).as_secs_f64();
+    latencies.sort_unstable();
+    let shown =
+        [50, 90, 99, 100].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
+    let [p50, p90, p99, longest] = shown;
+    println!(
+        "{rate_per_s:8} {p50:16.0} {p90:8.0} {p99:8.0} {longest:11.0} {:15.1} {:13.1}",
+        (committed() - transactions) / took,
+        cpu_time(&pid).saturating_sub(cpu).as_secs_f64() * 1e6 / (took * f64::from(rate_per_s)),
+    );
+}
+
+/// Produces at a constant rate, whatever the cluster does.
+fn produce(topic: &str, rate_per_s: u32, count: u32, produced: &Produced) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", shared().bootstrap())
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", "0")
+        .create()
+        .expect("a producer");
+    let began = Instant::now();
+    for number in 0..count {
+        let due = began + Duration::from_secs(1) * number / rate_per_s;
+        producer.poll(due.saturating_duration_since(Instant::now()));
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let key = key(rate_per_s, number);
+        let body = message_confirm(&key, "d-1", "sent");
+        produced.lock().unwrap().push(Instant::now());
+        let record = BaseRecord::to(topic).key(&key).payload(&body);
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("room");
+    }
+    producer.flush(TIMEOUT).expect("all records written");
+}
+
+fn key(rate_per_s: u32, number: u32) -> String {
+    format!("at-{rate_per_s}-{number}")
+}
+
+/// A reader of the states from their present end on.
+struct Consumption(BaseConsumer);
+
+impl Consumption {
+    fn begin(topic: &str) -> Self {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", shared().bootstrap())
+            .set("group.id", "freshness")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let mut assigned = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            let end = consumer
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .expect("an end")
+                .1;
+            assigned
+                .add_partition_offset(topic, partition, Offset::Offset(end))
+                .expect("an offset");
+        }
+        consumer.assign(&assigned).expect("partitions");
+        Self(consumer)
+    }
+
+    /// Calls `seen` with the number of each confirmation whose state is visible. Returns
+    /// when the last one was.
+    fn read(&self, rate_per_s: u32, count: u32, mut seen: impl FnMut(u32)) -> Instant {
+        let prefix = key(rate_per_s, 0);
+        let prefix = prefix.trim_end_matches('0');
+        let mut left = count;
+        loop {
+            let record = self.0.poll(TIMEOUT).expect("a state").expect("no error");
+            let key = std::str::from_utf8(record.key().expect("a key")).expect("text");
+            let Some(number) = key.strip_prefix(prefix) else {
+                continue;
+            };
+            seen(number.parse().expect("a number"));
+            left -= 1;
+            if left == 0 {
+                return Instant::now();
+            }
+        }
+    }
+}
