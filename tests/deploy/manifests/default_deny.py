@@ -14,7 +14,6 @@ import yaml
 from objects import hook_of, pod_of, read
 
 
-
 def broker_ports(document):
     """The ports in the settings of a ConfigMap of the chart."""
     settings = yaml.safe_load((document.get("data") or {}).get("northbridge.yaml", "{}"))

@@ -320,6 +320,15 @@ class HelmTest(unittest.TestCase):
 
 
 class Releases(unittest.TestCase):
+    def test_without_a_hook_other_settings_are_another_topics_job(self):
+        def job(**values):
+            return Release({"topics": {"hook": False}} | values).names("Job")
+
+        changes = {"config": {"topics": {"partitions": 9}}}, {"image": {"tag": "2"}}, {"pod": {"labels": {"a": "b"}}}
+        for change in changes:
+            self.assertNotEqual(job(), job(**change))
+        self.assertEqual(job(), job(ingress={"replicas": 3}))
+
     def notes(self, **values):
         """The notes, which Helm shows only with a cluster, as a template."""
         with tempfile.TemporaryDirectory() as directory:
