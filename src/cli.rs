@@ -208,7 +208,7 @@ Examples:
   northbridge simulate http://localhost:8080/notifications --duration 1h --verify kafka:9092 \\
     --verify-state --devices 50000 --report run.html
 
-Exit codes: 0 done, 1 verification failed, 64 wrong usage, 69 the listener or Kafka was unavailable.";
+Exit codes: 0 done, 1 verification or --require-200 failed, 64 wrong usage, 69 the listener or Kafka was unavailable.";
 
 const TOPICS_EXAMPLES: &str = "\
 Examples:

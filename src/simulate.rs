@@ -80,6 +80,9 @@ pub async fn run(settings: &Settings, arguments: &SimulateArgs) -> anyhow::Resul
     progress.end();
     let mut summary = Summary::new(seed, &result);
     let mut exit = report_problems(&result, &connector);
+    if exit == Exit::Done && arguments.require_200 && !result.statistics.is_all_200() {
+        exit = Exit::Findings;
+    }
     if let Some((verifier, failures)) = prepared {
         let run = PushedRun {
             generator: plan.generator,

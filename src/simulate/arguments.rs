@@ -109,6 +109,9 @@ pub struct SimulateArgs {
     )]
     pub(super) annotations: Option<PathBuf>,
 
+    /// Exits with 1 if a push is not answered 200.
+    #[arg(long, help_heading = "Verification")]
+    pub(super) require_200: bool,
     /// Verifies in this Kafka cluster that every push answered 200 is stored: byte for byte, in its
     /// topic, under its key.
     #[arg(long, value_name = "BOOTSTRAP", value_parser = NonEmptyStringValueParser::new(), help_heading = "Verification")]

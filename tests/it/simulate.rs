@@ -50,6 +50,18 @@ fn every_push_answered_200_is_verified_to_be_stored() {
 }
 
 #[test]
+fn an_answer_other_than_200_is_a_failure_if_200_is_required() {
+    let mock = Mock::start();
+    let northbridge = mock.ready_ingress(&[]);
+    let flags = ["--count", "2", "--connections", "1", "--require-200"];
+    for (path, code, answer) in [("/notifications", 0, "200"), ("/another-path", 1, "404")] {
+        let (exit, summary) = simulate(&format!("http://{}{path}", northbridge.address()), &flags);
+        assert_eq!(exit, Some(code), "{summary}");
+        assert_eq!(summary["answers"][answer], 2);
+    }
+}
+
+#[test]
 fn ten_consecutive_failures_blacklist_the_host_and_the_rest_is_backlogged() {
     let mock = Mock::start();
     let northbridge = mock.ready_ingress(&[]);

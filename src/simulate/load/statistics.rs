@@ -117,6 +117,13 @@ impl Statistics {
         &self.answers
     }
 
+    /// Returns whether no push has had any answer but 200.
+    pub(crate) fn is_all_200(&self) -> bool {
+        self.answers
+            .keys()
+            .all(|answer| *answer == Answer::Status(200))
+    }
+
     /// The longest time from the actual send time to a complete response.
     pub(crate) fn longest_answer(&self) -> Duration {
         self.longest_answer

@@ -4,11 +4,13 @@
 import { readFileSync } from 'node:fs';
 import * as monitoring from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1';
 import * as keda from '@kubernetes-models/keda/keda.sh/v1alpha1';
+import * as certificates from '@kubernetes-models/cert-manager/cert-manager.io/v1';
 import * as gateway from '@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1';
 
 const kinds = {
   'monitoring.coreos.com/v1': monitoring,
   'keda.sh/v1alpha1': keda,
+  'cert-manager.io/v1': certificates,
   'gateway.networking.k8s.io/v1': gateway,
 };
 const objects = readFileSync(0, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));

@@ -9,12 +9,13 @@ import json
 import sys
 
 import kubernetes_validate
-import yaml
 
-CUSTOM = ("monitoring.coreos.com/", "keda.sh/", "gateway.networking.k8s.io/")
+from objects import read
+
+CUSTOM = ("monitoring.coreos.com/", "keda.sh/", "gateway.networking.k8s.io/", "cert-manager.io/")
 
 version, known, wrong = sys.argv[1], 0, 0
-for document in filter(None, yaml.safe_load_all(sys.stdin)):
+for document in read(sys.stdin):
     name = f"{document['kind']} {document['metadata']['name']}"
     if document["apiVersion"].startswith(CUSTOM):
         print(json.dumps(document))

@@ -22,6 +22,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ default .Chart.AppVersion .Values.image.tag | trunc 63 | quote }}
 {{- end -}}
 
+{{/* The account of the release's pods; empty is the namespace's default. */}}
+{{- define "northbridge.serviceAccount" -}}
+{{- with .Values.serviceAccount -}}
+{{- default (ternary (include "northbridge.fullname" $) "" .create) .name -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "northbridge.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}

@@ -1,28 +1,40 @@
 {{/* What the pods of all components have in common. */}}
 
-{{/* `annotations` of a pod template: a changed setting makes a new revision. */}}
+{{/*
+Many definitions take a dict: root; component, the name of the component; and pod,
+what the values add to the pods of that component beside what `pod` adds to all.
+*/}}
+
+{{/* `annotations` of a long-running pod: a changed setting makes a new revision. Takes: root, pod. */}}
 {{- define "northbridge.podAnnotations" -}}
-checksum/config: {{ include "northbridge.config" . | sha256sum }}
-{{- with include "northbridge.secret" . }}
+checksum/config: {{ include "northbridge.config" .root | sha256sum }}
+{{- with include "northbridge.secret" .root }}
 checksum/secret: {{ . | sha256sum }}
 {{- end }}
-{{- with .Values.pod.annotations }}
-{{ toYaml . }}
+{{- with include "northbridge.annotations" . }}
+{{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Takes: root, component. */}}
+{{/* Takes: root, pod. */}}
+{{- define "northbridge.annotations" -}}
+{{- with merge (dict) (default dict .pod.annotations) .root.Values.pod.annotations }}
+{{- toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes: root, component, pod. */}}
 {{- define "northbridge.podLabels" -}}
 {{ include "northbridge.labels" .root }}
 app.kubernetes.io/component: {{ .component }}
-{{- with .root.Values.pod.labels }}
+{{- with merge (dict) (default dict .pod.labels) .root.Values.pod.labels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
 {{/* The restricted profile of Pod Security, and the user of the image. */}}
 {{- define "northbridge.podSecurity" -}}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
 # Otherwise Kubernetes sets NORTHBRIDGE_… for a Service of that name.
 enableServiceLinks: false
 securityContext:
@@ -40,27 +52,30 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* Takes: root, and serviceAccount if it is not that of the release. */}}
 {{- define "northbridge.placement" -}}
-{{- with .Values.image.pullSecrets }}
+{{- with default (include "northbridge.serviceAccount" .root) .serviceAccount }}
+serviceAccountName: {{ . }}
+{{- end }}
+{{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . }}
 {{- end }}
 {{- end }}
-{{- with .Values.pod.serviceAccountName }}
-serviceAccountName: {{ . }}
-{{- end }}
-{{- with .Values.pod.priorityClassName }}
+{{- with .root.Values.pod }}
+{{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .Values.pod.nodeSelector }}
+{{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.pod.tolerations }}
+{{- with .tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.pod.affinity }}
+{{- with .affinity }}
 affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -79,28 +94,29 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Variables that name the files of secrets, one per setting. */}}
+{{/* Variables that name the files of secrets, one per setting. Takes: root, pod. */}}
 {{- define "northbridge.env" -}}
-{{- range $setting, $from := .Values.secrets }}
+{{- range $setting, $from := .root.Values.secrets }}
 - name: NORTHBRIDGE__{{ $setting | replace "." "__" | upper }}_FILE
   value: /etc/northbridge/secrets/{{ $setting }}
 {{- end }}
-{{- with .Values.pod.env }}
+{{- with concat .root.Values.pod.env (default list .pod.env) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
+{{/* Takes: root, pod. */}}
 {{- define "northbridge.volumeMounts" -}}
 - {name: config, mountPath: /etc/northbridge/config, readOnly: true}
-{{- if .Values.secrets }}
+{{- if .root.Values.secrets }}
 - {name: secrets, mountPath: /etc/northbridge/secrets, readOnly: true}
 {{- end }}
-{{- with .Values.pod.volumeMounts }}
+{{- with concat .root.Values.pod.volumeMounts (default list .pod.volumeMounts) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* Takes: root, name of the ConfigMap and of the chart's own Secret. */}}
+{{/* Takes: root, pod, name of the ConfigMap and of the chart's own Secret. */}}
 {{- define "northbridge.volumes" -}}
 - name: config
   configMap: {name: {{ .name }}}
@@ -115,9 +131,26 @@ topologySpreadConstraints:
           items: [{key: {{ default $setting $from.key }}, path: {{ $setting }}}]
 {{- end }}
 {{- end }}
-{{- with .root.Values.pod.volumes }}
+{{- with concat .root.Values.pod.volumes (default list .pod.volumes) }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* A container that runs a command which ends by itself. Takes: root, pod, name, args, resources. */}}
+{{- define "northbridge.command" -}}
+- name: {{ .name }}
+  image: {{ include "northbridge.image" .root }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args: {{ toJson (concat .args (list "--config" "/etc/northbridge/config/northbridge.yaml")) }}
+  # Its last output becomes part of the pod's status.
+  terminationMessagePolicy: FallbackToLogsOnError
+  {{- with include "northbridge.env" . }}
+  env: {{- . | nindent 4 }}
+  {{- end }}
+  resources: {{- toYaml .resources | nindent 4 }}
+  {{- include "northbridge.containerSecurity" . | nindent 2 }}
+  volumeMounts:
+    {{- include "northbridge.volumeMounts" . | nindent 4 }}
 {{- end -}}
 
 {{/* Liveness means that the process answers: a restart does not bring Kafka back. */}}

@@ -2,7 +2,7 @@
 
 {{- define "northbridge.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- if .Values.tls.secretName -}}
+{{- if include "northbridge.tlsSecret" . -}}
 {{- $tls := dict "certificate_file" "/etc/northbridge/tls/tls.crt" "key_file" "/etc/northbridge/tls/tls.key" -}}
 {{- if .Values.tls.clientCertificates -}}
 {{- $_ := set $tls "client_ca_file" "/etc/northbridge/tls/ca.crt" -}}
@@ -16,6 +16,15 @@
 {{- $_ := set $config "tls" (merge $tls (default dict $config.tls)) -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The Secret with the listener's certificate; empty without TLS. */}}
+{{- define "northbridge.tlsSecret" -}}
+{{- default (ternary (printf "%s-tls" (include "northbridge.fullname" .)) "" .Values.tls.certificate.enabled) .Values.tls.secretName -}}
+{{- end -}}
+
+{{- define "northbridge.scheme" -}}
+{{- ternary "https" "http" (ne (include "northbridge.tlsSecret" .) "") -}}
 {{- end -}}
 
 {{/* The Secret with the values under `secrets`; empty if there are none. */}}
@@ -103,7 +112,7 @@ Kafka: each phase must end before the limit of the next.
 
 {{/* Fails if the memory of an ingress does not suffice for its limits, by the figures of src/ingress/capacity.rs. */}}
 {{- define "northbridge.memory" -}}
-{{- $connection := ternary 30000 23000 (ne .Values.tls.secretName "") -}}
+{{- $connection := ternary 30000 23000 (eq (include "northbridge.scheme" .) "https") -}}
 {{- $connections := dig "limits" "max_connections" 10000 .Values.config | int64 -}}
 {{- $in_flight := dig "limits" "max_in_flight_bytes" 67108864 .Values.config | int64 -}}
 {{- $needed := add 50331648 (mul $connections $connection) (mul 2 $in_flight) -}}
