@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(lane.submit("d", now), Ok(None));
         assert_eq!(lane.take_back("c", Settled::Failed, now), Ok(Next::Resume));
         assert_eq!(lane.submit("e", now), Ok(None));
-        assert_eq!(resume(&lane, now), ["b", "d", "c", "e"]);
+        assert_eq!(resume(&lane, now), ["b", "c", "d", "e"]);
         assert!(resume(&lane, now).is_empty());
         assert_eq!(lane.submit("f", now), Ok(None), "four are outstanding");
     }
