@@ -304,7 +304,7 @@ function showStreams(history) {
     ["Transactions aborted, 15 minutes", recent(of("transactions_total", "aborted"))],
     ["States in memory", current(of("state_entries"))],
   ];
-  fill(element("stream-head"), [["", ...streams].map(text)], "col");
+  fill(element("stream-head"), [["Stage", ...streams].map(text)], "col");
   fill(
     element("stream-rows"),
     rows.map(([name, cell]) => [text(name), ...streams.map(cell)]),
