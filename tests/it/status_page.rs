@@ -220,7 +220,7 @@ fn ask(northbridge: &Northbridge, accept: &str) -> Response {
 }
 
 /// What the page shows.
-fn status(northbridge: &Northbridge) -> Value {
+pub(super) fn status(northbridge: &Northbridge) -> Value {
     let answer = ask(northbridge, "application/json");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));

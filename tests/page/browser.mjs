@@ -106,7 +106,8 @@ export class Page {
     assert.deepEqual(this.complaints, []);
   }
 
+  // What is in the window.
   picture(path) {
-    return this.tab.screenshot({ path, fullPage: true });
+    return this.tab.screenshot({ path });
   }
 }

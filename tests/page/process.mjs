@@ -7,24 +7,40 @@ import { createInterface } from 'node:readline';
 export async function start(command, settings) {
   const set = { 'http.listen': '127.0.0.1:0', 'admin.listen': '127.0.0.1:0', 'log.format': 'json', 'log.level': 'info', ...settings };
   const flags = Object.entries(set).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
-  const child = spawn(process.env.NORTHBRIDGE, [command, ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(process.env.NORTHBRIDGE, [command, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
   process.on('exit', () => child.kill('SIGKILL'));
   const addresses = {};
-  const lines = createInterface({ input: child.stderr });
-  for await (const line of lines) {
+  for await (const line of createInterface({ input: child.stderr })) {
     const { message, address } = JSON.parse(line);
     addresses[message] = address;
     if (message === 'admin server listening') break;
   }
   child.stderr.resume();
+  let broker;
+  if (command === 'dev') {
+    for await (const line of createInterface({ input: child.stdout })) {
+      broker = line.match(/^ {2}broker +(\S+)$/)?.[1];
+      if (broker) break;
+    }
+  }
+  child.stdout.resume();
   return {
     pushes: `http://${addresses.listening}/notifications`,
     admin: `http://${addresses['admin server listening']}/`,
+    // The address of the embedded Kafka of `dev`.
+    broker,
     stop() {
       child.kill('SIGKILL');
       return new Promise((stopped) => child.on('exit', stopped));
     },
   };
+}
+
+// Plays the platform, to its end.
+export function simulate(flags) {
+  const child = spawn(process.env.NORTHBRIDGE, ['simulate', ...flags], { stdio: 'ignore' });
+  process.on('exit', () => child.kill('SIGKILL'));
+  return new Promise((ended) => child.on('exit', ended));
 }
 
 // What `/metrics` says at one time.

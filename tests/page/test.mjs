@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Page, PHONE, launch } from './browser.mjs';
-import { Scrape, start } from './process.mjs';
+import { DESKTOP, Page, PHONE, launch } from './browser.mjs';
+import { Scrape, simulate, start } from './process.mjs';
 
 const TOKEN = 'never-to-be-shown';
 const WAITED = ['stored', 'spooled', 'dead_lettered', 'unconfirmed'];
@@ -161,8 +161,9 @@ async function testDev(browser, spool) {
 
   const reasons = (await page.rows('#reasons')).map(([reason]) => reason);
   assert.deepEqual(reasons, ['id-missing', 'not-json']);
-  assert.deepEqual((await page.rows('#clients')).map(([client, , , error]) => [client, error]),
-    ['command-status', 'ingress', 'upgrade-operation', 'upgrade-result'].map((client) => [client, 'none']));
+  const clients = (await page.rows('#clients')).map(([client]) => client);
+  assert.deepEqual(clients, ['command-status', 'ingress', 'upgrade-operation', 'upgrade-result']);
+  assert.equal(await page.text('#errors'), 'none since the start');
   const settings = Object.fromEntries(await page.rows('#setting-rows'));
   assert.equal(settings['auth.token'], '***');
   assert.equal(settings['spool.directory'], spool);
@@ -187,24 +188,43 @@ async function testDev(browser, spool) {
   assert.match(await page.text('#lost'), /does not answer.*as of \d/);
 }
 
-// A port of loopback that nothing listens to.
-const NO_KAFKA = { 'kafka.bootstrap_servers': '127.0.0.1:1', 'http.answer_deadline_ms': 1_000, 'http.body_timeout_ms': 500, 'limits.admission_timeout_ms': 100 };
+// An ingress whose Kafka, that of a `dev`, dies.
+async function outage() {
+  const kafka = await start('dev', {});
+  const ingress = await start('ingress', {
+    'kafka.bootstrap_servers': kafka.broker,
+    'topics.replication_factor': 1, 'topics.min_insync_replicas': 1,
+    'http.answer_deadline_ms': 1_000, 'http.body_timeout_ms': 500, 'limits.admission_timeout_ms': 100,
+  });
+  await until('the ingress is ready', () => isReady(ingress));
+  return { kafka, ingress };
+}
 
-async function testWithoutKafka(browser) {
-  const ingress = await start('ingress', NO_KAFKA);
+async function testOutage(browser) {
+  const { kafka, ingress } = await outage();
+  for (let id = 0; id < 20; id += 1) assert.equal(await push(ingress.pushes, confirmation(`r-${id}`, 'sent')), 200);
+  // Until a sample is taken between the two.
+  await sleep(6_000);
+  await kafka.stop();
   await until('pushes are refused at once', async () => {
     assert.equal(await push(ingress.pushes, confirmation('r', 'sent')), 503);
     return (await Scrape.of(ingress.admin)).sum('northbridge_pushes_total{outcome="unavailable"}') > 2;
   });
+
   const page = await Page.open(browser, ingress.admin, PHONE);
+  await page.next();
   await checkReadiness(page, ingress);
-  assert.match(await page.text('#ready'), /Not ready: kafka, topics, connections/);
-  const [[client, , errors, last]] = await page.rows('#clients');
-  assert.equal(client, 'ingress');
+  assert.match(await page.text('#ready'), /Not ready: kafka/);
+  const [[client, brokers, errors]] = await page.rows('#clients');
+  assert.deepEqual([client, brokers], ['ingress', '0']);
   assert(parse(errors) > 0);
-  assert.match(last, /^connect: cannot connect to 127\.0\.0\.1:1: .*still failing\)$/);
-  assert.equal(await page.text('#share'), '0 %');
-  assert((await page.line('#answers', '503')).length > 0);
+  const address = kafka.broker.replaceAll('.', '\\.');
+  assert.match(await page.text('#errors'), new RegExp(`^ingress: .*${address}.*still failing\\)$`));
+  const scrape = await Scrape.of(ingress.admin);
+  const refused = scrape.sum('northbridge_pushes_total') - 20;
+  assert.deepEqual((await page.rows('#codes')).map((row) => row.slice(0, 2)), [['200', '20'], ['503', `${refused}`]]);
+  const last = async (code) => (await page.line('#answers', code)).findLast(([, rate]) => rate > 0)[0];
+  assert(await last('200') > await last('503'), 'the failures are after the successes');
   for (const section of ['#streams', '#spool']) {
     assert.equal(await page.tab.$eval(section, (heading) => heading.checkVisibility()), false, section);
   }
@@ -215,7 +235,8 @@ async function testWithoutKafka(browser) {
 }
 
 async function testStream(browser) {
-  const stream = await start('upgrade-result', NO_KAFKA);
+  // Nothing listens to this port.
+  const stream = await start('upgrade-result', { 'kafka.bootstrap_servers': '127.0.0.1:1' });
   const page = await Page.open(browser, stream.admin);
   await page.next();
   const shown = new Set((await page.numbers()).map(([, series]) => series.split('{')[0]));
@@ -229,17 +250,40 @@ async function testStream(browser) {
   await stream.stop();
 }
 
+// The pictures of the documents, in both schemes.
+async function takePictures(browser, directory) {
+  const dev = await start('dev', {});
+  const { kafka, ingress } = await outage();
+  await until('dev is ready', () => isReady(dev));
+  const mix = ['--rate', '60', '--others', '15', '--upgrades', '20', '--oddities', '2', '--devices', '2000'];
+  const load = (url, duration) => simulate([url, '--duration', duration, ...mix]);
+  const running = Promise.all([load(dev.pushes, '15m'), load(ingress.pushes, '15m')]);
+  setTimeout(() => kafka.stop(), 12 * 60_000);
+  await sleep(14.5 * 60_000);
+  const top = { ...DESKTOP, height: 830 };
+  for (const [name, { admin }, scheme] of [
+    ['light', dev, 'light'], ['dark', dev, 'dark'], ['outage', ingress, 'light'],
+  ]) {
+    const page = await Page.open(browser, admin, top, scheme);
+    await page.picture(join(directory, `status-page-${name}.png`));
+  }
+  await running;
+  await Promise.all([dev.stop(), ingress.stop()]);
+}
+
 const browser = await launch();
 const spool = mkdtempSync(join(tmpdir(), 'northbridge-page-'));
+const pictures = process.argv.indexOf('--pictures');
 try {
   for (const [name, test] of [
     ['dev: what it shows is what /metrics shows', () => testDev(browser, spool)],
-    ['ingress without Kafka: why it is not ready', () => testWithoutKafka(browser)],
+    ['ingress in an outage: since when, and why', () => testOutage(browser)],
     ['upgrade-result: only what this process has', () => testStream(browser)],
   ]) {
     await test();
     console.log(`ok: ${name}`);
   }
+  if (pictures > 0) await takePictures(browser, process.argv[pictures + 1]);
 } finally {
   await browser.close();
   rmSync(spool, { recursive: true });

@@ -6,6 +6,7 @@ const INTERVAL_MS = 5_000;
 const QUARTER_MS = 15 * 60_000;
 const MINUTE_MS = 60_000;
 const NONE = "–";
+const DURATIONS = "northbridge_push_duration_seconds_bucket";
 // The outcomes of pushes that were answered 200.
 const STORED = ["stored", "spooled", "dead_lettered"];
 // Those of the pushes that waited for Kafka.
@@ -40,6 +41,7 @@ class History {
     this.times = times;
     this.series = series;
     this.last = times.length - 1;
+    this.bounds = this.labels(DURATIONS, "le");
   }
 
   // The series of a family, or of one whose name begins like it.
@@ -84,9 +86,8 @@ class History {
 
   // As `histogram_quantile` of Prometheus: linear within the bucket. Null if there was no push.
   latency(quantile, from = 0, to = this.last) {
-    const family = "northbridge_push_duration_seconds_bucket";
-    const counts = this.labels(family, "le").map((bound) => {
-      const names = WAITED.map((outcome) => `${family}{le="${bound}",outcome="${outcome}"}`);
+    const counts = this.bounds.map((bound) => {
+      const names = WAITED.map((outcome) => `${DURATIONS}{le="${bound}",outcome="${outcome}"}`);
       const count = names.reduce((sum, name) => sum + this.increase(name, from, to), 0);
       return { bound: bound === "+Inf" ? Infinity : Number(bound), count };
     });
@@ -130,6 +131,12 @@ function fill(body, rows, scope = "row") {
     });
   });
   while (body.rows.length > rows.length) body.deleteRow(-1);
+}
+
+function list(target, entries) {
+  while (target.children.length > entries.length) target.lastChild.remove();
+  while (target.children.length < entries.length) target.append(document.createElement("li"));
+  entries.forEach((entry, at) => show(target.children[at], entry));
 }
 
 // Scales: where a value is between 0, the bottom, and 1, and which values have grid lines.
@@ -319,19 +326,19 @@ function showStreams(history) {
 
 function showKafka(history, lastErrors) {
   const clients = history.labels("northbridge_kafka_brokers_connected", "client");
-  const rows = clients.map((client) => {
-    const error = lastErrors[client];
-    const times = error && [error.firstAt, error.lastAt].map((time) => clock.format(Date.parse(time)));
-    const ended = error?.ongoing ? "still failing" : "over";
-    const shown = error ? `${error.kind}: ${error.reason} (first ${times[0]}, last ${times[1]}; ${ended})` : "none";
-    return [
-      text(client),
-      now(history, `northbridge_kafka_brokers_connected{client="${client}"}`),
-      quarter(history, `northbridge_kafka_errors_total{client="${client}"}`),
-      { shown, bad: error?.ongoing },
-    ];
-  });
+  const rows = clients.map((client) => [
+    text(client),
+    now(history, `northbridge_kafka_brokers_connected{client="${client}"}`),
+    quarter(history, `northbridge_kafka_errors_total{client="${client}"}`),
+    now(history, `northbridge_kafka_errors_total{client="${client}"}`),
+  ]);
   fill(element("clients"), rows);
+  const errors = Object.entries(lastErrors).map(([client, { reason, firstAt, lastAt, ongoing }]) => {
+    const [first, last] = [firstAt, lastAt].map((time) => clock.format(Date.parse(time)));
+    const times = `first at ${first}, last at ${last}, ${ongoing ? "still failing" : "over"}`;
+    return { shown: `${client}: ${reason} (${times})`, bad: ongoing };
+  });
+  list(element("errors"), errors.length ? errors : [text("none since the start")]);
 }
 
 function showSettings(settings) {
