@@ -73,8 +73,8 @@ pub(super) fn sample(metrics: &Metrics, families: &[Family]) -> Sample {
                 *sample.entry(series(name, labels)).or_default() += value;
             };
             match family.get_field_type() {
-                MetricType::COUNTER => add(name, &kept, metric.get_counter().value()),
-                MetricType::GAUGE => add(name, &kept, metric.get_gauge().value()),
+                MetricType::COUNTER => add(name, &kept, metric.get_counter().get_value()),
+                MetricType::GAUGE => add(name, &kept, metric.get_gauge().get_value()),
                 MetricType::HISTOGRAM => {
                     let name = format!("{name}_bucket");
                     for (bound, count) in buckets(metric) {
@@ -106,7 +106,7 @@ fn buckets(metric: &Metric) -> Vec<(String, f64)> {
     )]
     let float = |count: u64| count as f64;
     let histogram = metric.get_histogram();
-    let all = histogram.sample_count();
+    let all = histogram.get_sample_count();
     if all == 0 {
         return Vec::new();
     }
