@@ -180,7 +180,7 @@ function chart(svg, history, lines, unit, scale = linear(lines)) {
     history.times.forEach((time, index) => {
       if (values[index] === null || time < end - QUARTER_MS) return;
       const isStart = !path || values[index - 1] === null;
-      const place = `${x(time).toFixed(1)} ${y(values[index]).toFixed(1)}`;
+      const place = `${x(time).toFixed(2)} ${y(values[index]).toFixed(2)}`;
       // A value without neighbours is a dot.
       path += isStart ? `M${place}h0` : `L${place}`;
     });
