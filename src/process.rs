@@ -3,7 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod fail_point;
-pub(crate) mod last_errors;
+pub mod last_errors;
 pub mod logging;
 pub mod output;
 mod page;

@@ -85,11 +85,7 @@ pub enum RequestError {
 
 impl Failures {
     /// The failures of the clients that `metrics` are of.
-    pub(crate) fn new(
-        settings: &Settings,
-        metrics: &KafkaClientMetrics,
-        last_errors: LastErrors,
-    ) -> Self {
+    pub fn new(settings: &Settings, metrics: &KafkaClientMetrics, last_errors: LastErrors) -> Self {
         let counters = Some(metrics.errors.clone());
         Self::create(settings, metrics.client, counters, last_errors)
     }

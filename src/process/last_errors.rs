@@ -9,12 +9,12 @@ use serde::Serialize;
 
 /// The last error of each client. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LastErrors(Arc<Mutex<BTreeMap<&'static str, LastError>>>);
+pub struct LastErrors(Arc<Mutex<BTreeMap<&'static str, LastError>>>);
 
 /// One error, which may have happened many times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct LastError {
+pub(super) struct LastError {
     /// The label that counts it in the metrics.
     kind: &'static str,
     /// Contains no secret.

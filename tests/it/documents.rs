@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::status_page;
 use crate::support::northbridge::Northbridge;
 use crate::support::{eventually, http};
-use crate::status_page;
 
 /// Metric names, each with its type and its label names.
 type Table = BTreeMap<String, (String, BTreeSet<String>)>;

@@ -169,6 +169,9 @@ fn it_shows_no_secret_and_no_path() {
         ("auth.token", "s3cret-token"),
         ("auth.basic.username", "s3cret-user"),
         ("auth.basic.password", "s3cret-password"),
+        ("kafka.options.security.protocol", "SASL_PLAINTEXT"),
+        ("kafka.options.sasl.mechanism", "PLAIN"),
+        ("kafka.options.sasl.username", "user"),
         ("kafka.options.sasl.password", "s3cret-of-kafka"),
     ]);
     let page = status(&northbridge);
@@ -178,6 +181,10 @@ fn it_shows_no_secret_and_no_path() {
         serde_json::json!(["***"])
     );
     assert_eq!(page["settings"]["spool.directory"], Value::Null);
+    assert_eq!(
+        page["settings"]["kafka.options.security.protocol"],
+        "SASL_PLAINTEXT"
+    );
     assert_eq!(
         page["settings"]["kafka.bootstrap_servers"],
         mock.bootstrap()

@@ -3,12 +3,15 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
+const children = [];
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+
 // Starts a subcommand with settings; both listeners bind to free loopback ports.
 export async function start(command, settings) {
   const set = { 'http.listen': '127.0.0.1:0', 'admin.listen': '127.0.0.1:0', 'log.format': 'json', 'log.level': 'info', ...settings };
   const flags = Object.entries(set).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
   const child = spawn(process.env.NORTHBRIDGE, [command, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
-  process.on('exit', () => child.kill('SIGKILL'));
+  children.push(child);
   const addresses = {};
   for await (const line of createInterface({ input: child.stderr })) {
     const { message, address } = JSON.parse(line);
@@ -39,7 +42,7 @@ export async function start(command, settings) {
 // Plays the platform, to its end.
 export function simulate(flags) {
   const child = spawn(process.env.NORTHBRIDGE, ['simulate', ...flags], { stdio: 'ignore' });
-  process.on('exit', () => child.kill('SIGKILL'));
+  children.push(child);
   return new Promise((ended) => child.on('exit', ended));
 }
 
