@@ -128,7 +128,7 @@ fn it_knows_what_happened_before_anybody_looked() {
         let times = history["times"].as_array()?;
         let received = history["series"]["northbridge_pushes_received_total"].as_array()?;
         assert_eq!(times.len(), received.len());
-        assert!(times.is_sorted_by_key(|time| time.as_i64()));
+        assert!(times.is_sorted_by_key(Value::as_i64));
         assert_eq!(received.first()?.as_f64(), Some(0.0));
         assert_eq!(received.last()?.as_f64(), Some(1.0));
         (times.len() > 3).then_some(())

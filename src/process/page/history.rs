@@ -2,7 +2,7 @@
 //!
 //! Without it the page could only show what happens while somebody looks, and in an
 //! incident that is too late. Its size is bounded by the series, whose labels are closed
-//! sets, and by the samples: about 1.5 kB for each series.
+//! sets, and by the samples: about 2 kB for each series.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
