@@ -251,30 +251,23 @@ async function testStream(browser) {
   await stream.stop();
 }
 
-// The pictures of the documents, in both schemes.
-async function takePictures(browser, directory) {
-  const dev = await start('dev', {});
+// An ingress under load whose Kafka died two minutes ago.
+async function takePicture(browser, path) {
   const { kafka, ingress } = await outage();
-  await until('dev is ready', () => isReady(dev));
   const mix = ['--rate', '60', '--others', '15', '--upgrades', '20', '--oddities', '2', '--devices', '2000'];
-  const load = (url, duration) => simulate([url, '--duration', duration, ...mix]);
-  const running = Promise.all([load(dev.pushes, '15m'), load(ingress.pushes, '15m')]);
-  setTimeout(() => kafka.stop(), 12 * 60_000);
-  await sleep(14.5 * 60_000);
-  const top = { ...DESKTOP, height: 830 };
-  for (const [name, { admin }, scheme] of [
-    ['light', dev, 'light'], ['dark', dev, 'dark'], ['outage', ingress, 'light'],
-  ]) {
-    const page = await Page.open(browser, admin, top, scheme);
-    await page.picture(join(directory, `status-page-${name}.png`));
-  }
-  await running;
-  await Promise.all([dev.stop(), ingress.stop()]);
+  const load = simulate([ingress.pushes, '--duration', '15m', ...mix]);
+  await sleep(12 * 60_000);
+  await kafka.stop();
+  await sleep(2.5 * 60_000);
+  const page = await Page.open(browser, ingress.admin, { ...DESKTOP, height: 830 });
+  await page.picture(path);
+  await load;
+  await ingress.stop();
 }
 
 const browser = await launch();
 const spool = mkdtempSync(join(tmpdir(), 'northbridge-page-'));
-const pictures = process.argv.indexOf('--pictures');
+const [, , flag, picture] = process.argv;
 try {
   for (const [name, test] of [
     ['dev: what it shows is what /metrics shows', () => testDev(browser, spool)],
@@ -284,7 +277,7 @@ try {
     await test();
     console.log(`ok: ${name}`);
   }
-  if (pictures > 0) await takePictures(browser, process.argv[pictures + 1]);
+  if (flag === '--picture') await takePicture(browser, picture);
 } finally {
   await browser.close();
   rmSync(spool, { recursive: true });
