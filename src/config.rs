@@ -27,6 +27,7 @@ mod value_rules;
 mod values;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -115,6 +116,16 @@ impl Settings {
     /// Returns every unknown key and every value that is not valid, at once.
     pub fn load_values(sources: &Sources) -> Result<Self, ConfigError> {
         Self::read(&Self::default(), sources).map(|(settings, _)| settings)
+    }
+
+    /// Returns the values of these keys, secrets masked; null if a key has none.
+    pub(crate) fn values_of<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a &'a str>,
+    ) -> BTreeMap<String, serde_json::Value> {
+        let tree = settle::tree(self);
+        let value = |key: &&str| ((*key).to_owned(), keys::value_at(&tree, key).clone());
+        keys.into_iter().map(value).collect()
     }
 
     /// Returns the keys whose values differ in `other`, in alphabetical order.

@@ -63,6 +63,26 @@ use crate::process::vital;
 /// are answered 503.
 const CANCEL_MARGIN: Duration = Duration::from_millis(1_500);
 
+/// The settings of the ingress that its status page shows. Paths are left out: one may
+/// be as hard to guess as a secret.
+pub(crate) const SHOWN_SETTINGS: &[&str] = &[
+    "http.listen",
+    "http.answer_deadline_ms",
+    "http.max_body_bytes",
+    "http.unreadable",
+    "tls.certificate_file",
+    "tls.client_ca_file",
+    "auth.token",
+    "auth.basic.password",
+    "auth.allowed_addresses",
+    "limits.max_connections",
+    "limits.max_in_flight",
+    "limits.max_in_flight_bytes",
+    "spool.directory",
+    "spool.after_ms",
+    "spool.max_bytes",
+];
+
 /// A running ingress; it stops only by [`Ingress::drain`].
 pub(crate) struct Ingress {
     /// The address that receives pushes.
@@ -90,7 +110,7 @@ pub async fn run(settings: &Settings, reload: Reload) -> anyhow::Result<Exit> {
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let ingress = Ingress::start(settings, &admin, &clients)?;
     reload.start(settings.clone(), ingress.reloader())?;
-    admin.start(settings.admin.listen).await?;
+    admin.start(settings, "ingress", SHOWN_SETTINGS).await?;
     let signal = signals.next().await;
     signals.stop_at_next();
     tracing::info!(signal, "draining; another signal stops at once");
@@ -109,7 +129,7 @@ impl Ingress {
         admin: &AdminServer,
         clients: &KafkaClientFamilies,
     ) -> anyhow::Result<Self> {
-        let AdminServer { metrics, readiness } = admin;
+        let (metrics, readiness) = (&admin.metrics, &admin.readiness);
         let accepting = readiness.condition("accepting", "starting");
         let has_spool = settings.spool.directory.is_some();
         let push_metrics = Arc::new(PushMetrics::register(metrics, has_spool));

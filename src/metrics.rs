@@ -4,6 +4,7 @@
 //! them at start-up, and so shows them at zero from the first scrape. Label
 //! sets are closed: never a device id, a request id, a path or free text.
 
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -44,11 +45,16 @@ impl Metrics {
         metrics
     }
 
+    /// Returns the present values of all metrics.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     /// Renders all metrics in Prometheus's text format, version 0.0.4.
     pub(crate) fn render(&self) -> String {
         let mut text = Vec::with_capacity(16 * 1024);
         // Encoding into memory fails only for a family without samples; `gather` omits those.
-        let _cannot_fail = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let _cannot_fail = TextEncoder::new().encode(&self.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
 
@@ -129,7 +135,8 @@ pub(crate) fn signed(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn revision() -> &'static str {
+/// The commit that the program was built from, if the build knew it.
+pub(crate) fn revision() -> &'static str {
     option_env!("NORTHBRIDGE_REVISION").unwrap_or("unknown")
 }
 

@@ -3,8 +3,10 @@
 
 pub(crate) mod admin;
 pub(crate) mod fail_point;
+pub mod last_errors;
 pub mod logging;
 pub mod output;
+mod page;
 pub mod readiness;
 pub mod reload;
 pub(crate) mod signals;

@@ -36,6 +36,15 @@ use metrics::StreamFamilies;
 use stage::StageContext;
 use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
 
+/// The settings of the streams that their status pages show.
+pub(crate) const SHOWN_SETTINGS: &[&str] = &[
+    "streams.instance",
+    "streams.group_prefix",
+    "streams.max_batch_records",
+    "streams.max_state_bytes",
+    "streams.command_status.overdue_after_s",
+];
+
 /// A process of the streams half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
@@ -67,7 +76,9 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let mut streams = RunningStreams::start(settings, &[process], &admin, &clients)?;
-    admin.start(settings.admin.listen).await?;
+    admin
+        .start(settings, process.name(), SHOWN_SETTINGS)
+        .await?;
     tokio::select! {
         exit = streams.next_exit() => return Ok(exit),
         signal = signals.next() => {
@@ -140,6 +151,14 @@ impl RunningStreams {
 }
 
 impl Process {
+    /// The name of its command.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CommandStatus => "command-status",
+            Self::UpgradeResult => "upgrade-result",
+        }
+    }
+
     /// Starts the stages of this process. Returns how many there are.
     fn start_stages(
         self,

@@ -16,6 +16,7 @@ use northbridge::kafka::monitor::Monitor;
 use northbridge::kafka::{Producer, Settlement};
 use northbridge::metrics::Metrics;
 use northbridge::notification::{Rules, read};
+use northbridge::process::last_errors::LastErrors;
 use northbridge::process::readiness::Readiness;
 use northbridge::record::{Arrival, KeyedRecord};
 use northbridge::topics::specs;
@@ -166,7 +167,7 @@ impl Sender {
     fn product(settings: &Settings) -> Self {
         let metrics = Metrics::new();
         let client = KafkaClientFamilies::register(&metrics).client("bench");
-        let failures = Failures::new(settings, &client);
+        let failures = Failures::new(settings, &client, LastErrors::default());
         let admin = TopicAdmin::new(settings, &failures).expect("an administration client");
         let producer_metrics = ProducerMetrics::register(&metrics);
         let producer = Producer::new(settings, producer_metrics, client, failures);

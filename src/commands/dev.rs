@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Context;
 
 use crate::config::{LogLevel, Millis, Settings};
-use crate::ingress::Ingress;
+use crate::ingress::{self, Ingress};
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::kafka::metrics::KafkaClientFamilies;
 use crate::process::Exit;
@@ -20,7 +20,7 @@ use crate::process::logging::Observer;
 use crate::process::output;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
-use crate::streams::{Process, RunningStreams};
+use crate::streams::{self, Process, RunningStreams};
 use crate::topics::specs;
 
 /// The embedded broker answers a fetch from an empty partition only after all
@@ -76,7 +76,8 @@ pub async fn run(mut settings: Settings, reload: Reload) -> anyhow::Result<Exit>
     reload.start(loaded, ingress.reloader())?;
     let processes = [Process::CommandStatus, Process::UpgradeResult];
     let mut streams = RunningStreams::start(&settings, &processes, &admin, &clients)?;
-    let admin_address = admin.start(settings.admin.listen).await?;
+    let shown = [ingress::SHOWN_SETTINGS, streams::SHOWN_SETTINGS].concat();
+    let admin_address = admin.start(&settings, "dev", &shown).await?;
     print::greeting(&settings, ingress.address, admin_address);
 
     let ended = tokio::select! {

@@ -33,8 +33,8 @@ impl Backend {
         admin: &AdminServer,
         client: &KafkaClientMetrics,
     ) -> anyhow::Result<Self> {
-        let AdminServer { metrics, readiness } = admin;
-        let failures = Failures::new(settings, client);
+        let (metrics, readiness) = (&admin.metrics, &admin.readiness);
+        let failures = Failures::new(settings, client, admin.last_errors.clone());
         let topics = TopicAdmin::new(settings, &failures).context(kafka::CANNOT_CREATE_CLIENT)?;
         let producer_metrics = ProducerMetrics::register(metrics);
         let producer = Producer::new(settings, producer_metrics, client.clone(), failures.clone())

@@ -28,6 +28,7 @@ use crate::kafka::Producer;
 use crate::kafka::failures::Failures;
 use crate::kafka::metrics::{KafkaClientFamilies, ProducerMetrics};
 use crate::metrics::Metrics;
+use crate::process::last_errors::LastErrors;
 use crate::spool::Storage;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -60,7 +61,7 @@ impl Ingress {
         let metrics = Metrics::new();
         let push_metrics = Arc::new(PushMetrics::register(&metrics, false));
         let client = KafkaClientFamilies::register(&metrics).client("ingress");
-        let failures = Failures::new(&settings, &client);
+        let failures = Failures::new(&settings, &client, LastErrors::default());
         let producer_metrics = ProducerMetrics::register(&metrics);
         let producer = Producer::new(&settings, producer_metrics, client, failures);
         let cancel = CancellationToken::new();

@@ -25,6 +25,7 @@ use super::failure::{
 };
 use super::metrics::KafkaClientMetrics;
 use crate::config::Settings;
+use crate::process::last_errors::LastErrors;
 use crate::process::readiness::Explanation;
 
 /// A failure that has not been reported for this long counts no more: librdkafka
@@ -50,6 +51,7 @@ struct Inner {
     /// `HOST:PORT` of each broker, as the brokers advertised it last.
     advertised: Mutex<BTreeSet<String>>,
     changed: Notify,
+    last_errors: LastErrors,
 }
 
 /// A failure, and what it affects.
@@ -83,19 +85,21 @@ pub enum RequestError {
 
 impl Failures {
     /// The failures of the clients that `metrics` are of.
-    pub fn new(settings: &Settings, metrics: &KafkaClientMetrics) -> Self {
-        Self::create(settings, metrics.client, Some(metrics.errors.clone()))
+    pub fn new(settings: &Settings, metrics: &KafkaClientMetrics, last_errors: LastErrors) -> Self {
+        let counters = Some(metrics.errors.clone());
+        Self::create(settings, metrics.client, counters, last_errors)
     }
 
     /// The failures of a command, which has no metrics.
     pub fn of_command(settings: &Settings) -> Self {
-        Self::create(settings, "command", None)
+        Self::create(settings, "command", None, LastErrors::default())
     }
 
     fn create(
         settings: &Settings,
         client: &'static str,
         counters: Option<[IntCounter; FailureKind::ALL.len()]>,
+        last_errors: LastErrors,
     ) -> Self {
         Self(Arc::new(Inner {
             client,
@@ -107,6 +111,7 @@ impl Failures {
             has_answered: AtomicBool::new(false),
             advertised: Mutex::default(),
             changed: Notify::new(),
+            last_errors,
         }))
     }
 
@@ -306,11 +311,13 @@ impl Failures {
         if let Some(counters) = &self.0.counters {
             counters[failure.kind.index()].inc();
         }
+        let (client, kind) = (self.0.client, failure.kind.label());
+        self.0.last_errors.record(client, kind, &failure.reason);
         let mut all = self.lock();
         let (is_new, ended) = replace(&mut all, affected, failure);
         self.0.any_ongoing.store(!all.is_empty(), Ordering::Relaxed);
         drop(all);
-        self.log_ended(&ended);
+        self.report_ended(&ended);
         if is_new {
             self.log_begun(failure);
         }
@@ -331,7 +338,7 @@ impl Failures {
         let ended = take_ended(&mut all);
         self.0.any_ongoing.store(!all.is_empty(), Ordering::Relaxed);
         drop(all);
-        self.log_ended(&ended);
+        self.report_ended(&ended);
     }
 
     /// In a process, outages are logged by those whose work they stop. A command
@@ -352,7 +359,10 @@ impl Failures {
         }
     }
 
-    fn log_ended(&self, ended: &[Failure]) {
+    fn report_ended(&self, ended: &[Failure]) {
+        for failure in ended {
+            self.0.last_errors.end(self.0.client, &failure.reason);
+        }
         for failure in ended.iter().filter(|failure| self.is_logged(failure)) {
             let (client, kind) = (self.0.client, failure.kind.label());
             let reason = failure.reason.as_str();

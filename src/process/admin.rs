@@ -3,6 +3,7 @@
 //! - `GET /metrics`: Prometheus's text format
 //! - `GET /livez`: 200 while the process can answer; Kafka has no part in it
 //! - `GET /readyz`: 200 or 503, and each condition with since when and why
+//! - `GET /`: the status [`page`](super::page)
 //!
 //! Knows no metric and no condition by name: components add their own.
 
@@ -23,8 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::last_errors::LastErrors;
+use super::page::StatusPage;
 use super::readiness::Readiness;
 use super::vital;
+use crate::config::Settings;
 use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of its request.
@@ -48,6 +52,15 @@ pub(crate) struct AdminServer {
     pub(crate) metrics: Metrics,
     /// Served at `/readyz`.
     pub(crate) readiness: Readiness,
+    /// Shown on the status page.
+    pub(crate) last_errors: LastErrors,
+}
+
+/// What is served at the admin server's paths.
+#[derive(Debug)]
+struct Routes {
+    reported: AdminServer,
+    page: StatusPage,
 }
 
 /// The admin server's address could not be bound.
@@ -63,31 +76,50 @@ impl AdminServer {
     pub(crate) fn new() -> Self {
         let metrics = Metrics::new();
         let readiness = Readiness::new(&metrics);
-        Self { metrics, readiness }
+        Self {
+            metrics,
+            readiness,
+            last_errors: LastErrors::default(),
+        }
     }
 
-    /// Serves on `address` until the process ends. Returns the address it is
-    /// bound to, which has the real port if `address` has port 0.
+    /// Serves at `admin.listen` until the process ends. The status page has the title
+    /// `process` and shows the settings with the keys `shown`. Returns the address the
+    /// server is bound to, which has the real port if the setting has port 0.
     ///
     /// # Errors
     ///
     /// Returns `CannotListen` if the address cannot be bound.
-    pub(crate) async fn start(self, address: SocketAddr) -> Result<SocketAddr, CannotListen> {
+    pub(crate) async fn start(
+        self,
+        settings: &Settings,
+        process: &'static str,
+        shown: &[&str],
+    ) -> Result<SocketAddr, CannotListen> {
+        let address = settings.admin.listen;
         let cannot_listen = |source| CannotListen { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
-        vital::spawn("admin server", self.accept(listener));
+        let routes = Arc::new(Routes {
+            page: StatusPage::new(self.clone(), process, settings, shown),
+            reported: self,
+        });
+        let sampled = Arc::clone(&routes);
+        vital::spawn("status page", async move { sampled.page.sample().await });
+        vital::spawn("admin server", routes.accept(listener));
         tracing::info!(%address, "admin server listening");
         Ok(address)
     }
+}
 
-    async fn accept(self, listener: TcpListener) {
+impl Routes {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // The semaphore is never closed.
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let serving = self.clone().serve(stream);
+                    let serving = Arc::clone(&self).serve(stream);
                     tokio::spawn(async move {
                         let _timed_out = timeout(CONNECTION_TIMEOUT, serving).await;
                         drop(permit);
@@ -99,7 +131,7 @@ impl AdminServer {
         }
     }
 
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self: Arc<Self>, stream: TcpStream) {
         let service =
             service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
         let _client_error = http1::Builder::new()
@@ -113,36 +145,37 @@ impl AdminServer {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/metrics" | "/livez" | "/readyz" if !is_read => method_not_allowed(),
-            "/metrics" => text(
+            "/metrics" | "/livez" | "/readyz" | "/" if !is_read => method_not_allowed(),
+            "/metrics" => respond(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
-                self.metrics.render(),
+                self.reported.metrics.render(),
             ),
-            "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/livez" => respond(StatusCode::OK, "text/plain", "ok\n"),
             "/readyz" => self.readyz(),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "text/plain",
-                "not found\n".to_owned(),
-            ),
+            "/" => self.page.answer(request.headers()),
+            _ => respond(StatusCode::NOT_FOUND, "text/plain", "not found\n"),
         }
     }
 
     fn readyz(&self) -> Response<Full<Bytes>> {
-        let report = self.readiness.report();
+        let report = self.reported.readiness.report();
         let status = if report.ready {
             StatusCode::OK
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let body = serde_json::to_string(&report).unwrap_or_default();
-        text(status, "application/json", body)
+        respond(status, "application/json", body)
     }
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -151,10 +184,10 @@ fn text(status: StatusCode, content_type: &'static str, body: String) -> Respons
 }
 
 fn method_not_allowed() -> Response<Full<Bytes>> {
-    let mut response = text(
+    let mut response = respond(
         StatusCode::METHOD_NOT_ALLOWED,
         "text/plain",
-        "method not allowed\n".to_owned(),
+        "method not allowed\n",
     );
     response
         .headers_mut()

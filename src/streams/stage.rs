@@ -101,7 +101,7 @@ pub(super) fn start<S: Stream>(
     let specs = specs(settings);
     let readiness = &context.admin.readiness;
     let client_metrics = context.clients.client(S::NAME);
-    let failures = Failures::new(settings, &client_metrics);
+    let failures = Failures::new(settings, &client_metrics, context.admin.last_errors.clone());
     let stage = Stage {
         group: ids::group(settings, S::NAME),
         transactional_id: ids::transactional_id(settings, S::NAME),

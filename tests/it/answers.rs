@@ -395,7 +395,7 @@ fn push_and_administration_ports_serve_only_their_own_paths() {
         let answer = get(northbridge.address(), path).unwrap();
         assert_eq!(answer.status, 404, "{path} on the push port");
     }
-    for path in ["/metrics", "/livez", "/readyz"] {
+    for path in ["/metrics", "/livez", "/readyz", "/"] {
         let answer = get(northbridge.admin_address(), path).unwrap();
         assert_eq!(answer.status, 200, "{path} on the administration port");
         let answer = post_with(northbridge.admin_address(), path, &[], "");

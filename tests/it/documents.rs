@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::status_page;
 use crate::support::northbridge::Northbridge;
 use crate::support::{eventually, http};
 
@@ -177,6 +178,20 @@ fn every_schema_and_its_examples_are_valid() {
             assert!(validator.is_valid(example), "{}", path.display());
         }
     }
+}
+
+#[tokio::test]
+async fn what_the_status_page_shows_is_valid_against_its_schema() {
+    let dev = dev();
+    dev.wait_until_ready();
+    let answer = http::post(dev.address(), "/notifications", UPGRADE_WITH_DRIFT).await;
+    assert_eq!(answer.status, 200);
+    let mut schema = serde_json::json!({"$ref": "#/components/schemas/Status"});
+    schema["components"] = yaml("docs/openapi.yaml")["components"].take();
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let status = status_page::status(&dev);
+    let problems: Vec<_> = validator.iter_errors(&status).collect();
+    assert!(problems.is_empty(), "{problems:?}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod records;
 mod reload;
 mod simulate;
 mod spool;
+mod status_page;
 mod strangers;
 mod test_support;
 mod tls;

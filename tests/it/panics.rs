@@ -33,6 +33,7 @@ fn a_panic_in_any_part_of_the_process_is_logged_and_ends_it_with_70() {
         ("ingress", "listener"),
         ("ingress", "kafka-monitor"),
         ("ingress", "admin server"),
+        ("ingress", "status page"),
         ("ingress", "reload of TLS files"),
         ("ingress", "reload of settings"),
         ("ingress", "spool"),
