@@ -29,6 +29,7 @@ log.cleaner.dedupe.buffer.size=16777216
 PROPERTIES
   kafka_class kafka.tools.StorageTool format --cluster-id 4L6g3nShT-eMCtK--X86sw --config "$properties" \
     >"$scratch/format.log" 2>&1 || fail "formatting Kafka's storage: $(cat "$scratch/format.log")"
+  : >"$scratch/kafka.log"
   kafka_class kafka.Kafka "$properties" >"$scratch/kafka.log" 2>&1 &
   started+=($!)
   await 60 'Kafka has started' grep -q 'Kafka Server started' "$scratch/kafka.log"

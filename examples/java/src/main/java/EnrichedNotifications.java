@@ -13,6 +13,8 @@ import northbridge.DeviceSoftware;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
+import org.apache.kafka.streams.CloseOptions;
+import org.apache.kafka.streams.CloseOptions.GroupMembershipOperation;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.KafkaStreams.State;
 import org.apache.kafka.streams.StreamsBuilder;
@@ -46,17 +48,21 @@ public final class EnrichedNotifications implements Callable<Integer> {
   @Override
   public Integer call() throws InterruptedException {
     var ended = new CountDownLatch(1);
-    try (var streams = new KafkaStreams(topology(ended), settings())) {
-      streams.setStateListener(
-          (state, before) -> {
-            if (state.hasCompletedShutdown()) ended.countDown();
-          });
-      // On SIGINT or SIGTERM the JVM runs this hook, and ends when it returns.
-      Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
-      streams.start();
-      ended.await();
-      return streams.state() == State.ERROR ? 1 : 0;
-    }
+    var streams = new KafkaStreams(topology(ended), settings());
+    streams.setStateListener(
+        (state, before) -> {
+          if (state == State.ERROR) ended.countDown();
+        });
+    // The JVM runs this hook on SIGINT and SIGTERM, as well as on exit.
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> close(streams)));
+    streams.start();
+    ended.await();
+    return streams.state() == State.ERROR ? 1 : 0;
+  }
+
+  /** By default a client stays in its group, and its successor waits until its session is over. */
+  private static void close(KafkaStreams streams) {
+    streams.close(CloseOptions.groupMembershipOperation(GroupMembershipOperation.LEAVE_GROUP));
   }
 
   private Properties settings() {
