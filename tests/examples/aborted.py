@@ -16,14 +16,21 @@ OPERATION = {"operationId": ROLLED_BACK, "targetVersions": {}, "succeeded": 0, "
 RECORDS = {
     "iot.command-status": ("r-1", {"notifyType": "messageConfirm", "header": {"requestId": ROLLED_BACK}}),
     "iot.command-state": ("r-1", COMMAND),
-    "iot.upgrade-result": (ROLLED_BACK, {"notifyType": "swUpgradeResultNotify", "deviceId": ROLLED_BACK}),
-    "iot.upgrade-operation": (ROLLED_BACK, OPERATION),
-    "iot.notifications": (ROLLED_BACK, {"notifyType": ROLLED_BACK}),
+    "iot.upgrade-result": ("d-1", {"notifyType": "swUpgradeResultNotify", "deviceId": ROLLED_BACK}),
+    "iot.upgrade-operation": ("op-1", OPERATION),
+    "iot.notifications": ("d-1", {"notifyType": ROLLED_BACK}),
     "iot.device-software": ("d-1", DEVICE | {"attempts": [DEVICE]}),
 }
 
-# Its retries while the broker loads its coordinator are not worth a warning.
-producer = Producer({"bootstrap.servers": sys.argv[1], "transactional.id": ROLLED_BACK, "log_level": 3})
+SETTINGS = {
+    "bootstrap.servers": sys.argv[1],
+    "transactional.id": ROLLED_BACK,
+    # As the ingress and the streams, so that a key has its records in one partition.
+    "partitioner": "murmur2_random",
+    # It retries while the broker loads its coordinator, which is not worth a warning.
+    "log_level": 3,
+}
+producer = Producer(SETTINGS)
 producer.init_transactions()
 producer.begin_transaction()
 for topic, (key, value) in RECORDS.items():

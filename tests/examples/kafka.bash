@@ -5,6 +5,8 @@
 
 kafka_version=$(sed -n 's/^KAFKA_VERSION=//p' .env)
 jars=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kafka-$kafka_version
+# One that starts quickly and leaves the processors to others.
+java_kafka=(java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*")
 
 # start_kafka: starts the broker, and sets `bootstrap` to its address.
 start_kafka() {
@@ -27,15 +29,13 @@ transaction.state.log.num.partitions=6
 group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=16777216
 PROPERTIES
-  kafka_class kafka.tools.StorageTool format --cluster-id 4L6g3nShT-eMCtK--X86sw --config "$properties" \
+  "${java_kafka[@]}" kafka.tools.StorageTool format --cluster-id 4L6g3nShT-eMCtK--X86sw --config "$properties" \
     >"$scratch/format.log" 2>&1 || fail "formatting Kafka's storage: $(cat "$scratch/format.log")"
   : >"$scratch/kafka.log"
-  kafka_class kafka.Kafka "$properties" >"$scratch/kafka.log" 2>&1 &
+  "${java_kafka[@]}" kafka.Kafka "$properties" >"$scratch/kafka.log" 2>&1 &
   started+=($!)
   await 60 'Kafka has started' grep -q 'Kafka Server started' "$scratch/kafka.log"
 }
-
-kafka_class() { java -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" "$@"; }
 
 # Under the lock of the Rust tests, and moved into place when complete.
 kafka_jars() {
