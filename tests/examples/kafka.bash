@@ -34,7 +34,7 @@ PROPERTIES
   : >"$scratch/kafka.log"
   "${java_kafka[@]}" kafka.Kafka "$properties" >"$scratch/kafka.log" 2>&1 &
   started+=($!)
-  await 60 'Kafka has started' grep -q 'Kafka Server started' "$scratch/kafka.log"
+  await 120 'Kafka has started' grep -q 'Kafka Server started' "$scratch/kafka.log"
 }
 
 # Under the lock of the Rust tests, and moved into place when complete.

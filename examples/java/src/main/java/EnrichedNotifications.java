@@ -3,6 +3,7 @@ import static org.apache.kafka.streams.StreamsConfig.BOOTSTRAP_SERVERS_CONFIG;
 import static org.apache.kafka.streams.StreamsConfig.EXACTLY_ONCE_V2;
 import static org.apache.kafka.streams.StreamsConfig.PROCESSING_GUARANTEE_CONFIG;
 
+import java.time.Duration;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Properties;
@@ -62,7 +63,9 @@ public final class EnrichedNotifications implements Callable<Integer> {
 
   /** By default a client stays in its group, and its successor waits until its session is over. */
   private static void close(KafkaStreams streams) {
-    streams.close(CloseOptions.groupMembershipOperation(GroupMembershipOperation.LEAVE_GROUP));
+    streams.close(
+        CloseOptions.timeout(Duration.ofSeconds(10))
+            .withGroupMembershipOperation(GroupMembershipOperation.LEAVE_GROUP));
   }
 
   private Properties settings() {
