@@ -337,7 +337,7 @@ fn documents() -> Vec<PathBuf> {
     pages
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
-        .chain([root().join("README.md"), root().join("CHANGELOG.md")])
+        .chain(["README.md", "CHANGELOG.md", "examples/README.md"].map(|page| root().join(page)))
         .collect()
 }
 
