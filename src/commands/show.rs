@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::printable::{printable, printable_json};
 use crate::config::Settings;
 use crate::kafka::admin::TopicAdmin;
-use crate::kafka::failures::Failures;
+use crate::kafka::failures::{Failures, RequestError};
 use crate::kafka::log_reader::{LatestRecord, LogReader, LogReaderConfig, ReadError};
 use crate::kafka::{CANNOT_CREATE_CLIENT, partition_of_key};
 use crate::notification::CommandKey;
@@ -75,7 +75,8 @@ pub async fn run(settings: &Settings, kind: Kind, id: &str) -> anyhow::Result<Ex
     let found = tokio::select! {
         found = tokio::task::spawn_blocking(read) => found.context("the reading panicked")?,
         failure = failures.certain() => {
-            return Ok(super::unavailable(settings, &failures, &failure));
+            let error = RequestError::Failure(failure);
+            return Ok(super::unavailable(settings, &failures, &error));
         }
     };
     match found {

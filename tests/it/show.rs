@@ -96,7 +96,7 @@ fn a_tombstone_is_no_state_and_a_later_record_is_one() {
 fn a_state_in_another_partition_is_found_and_its_own_partition_counts_first() {
     let commands = Commands::start();
     let own = commands.write(&[state("own", "sent")])[0].0;
-    let elsewhere = |id, status| NewRecord {
+    let elsewhere = |id: &str, status: &str| NewRecord {
         partition: Some(1 - own),
         ..state(id, status)
     };
