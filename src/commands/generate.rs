@@ -31,6 +31,8 @@ pub fn completions(mut cli: Command, shell: Shell) -> anyhow::Result<Exit> {
 ///
 /// Returns an error if a page cannot be printed or written.
 pub fn man(cli: Command, directory: Option<&Path>) -> anyhow::Result<Exit> {
+    // `northbridge help` has no page, which `generate_to` knows.
+    let cli = cli.disable_help_subcommand(true);
     let Some(directory) = directory else {
         let mut page = Vec::new();
         Man::new(cli).render(&mut page)?;

@@ -7,6 +7,7 @@ pub mod filter;
 mod line;
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -22,6 +23,10 @@ use crate::process::{Exit, output};
 use crate::topics::{TopicSpec, specs};
 use filter::Filter;
 use line::Line;
+
+/// How often to look whether Kafka is available. An outage is said if it is seen
+/// twice in a row.
+const OUTAGE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The arguments of the command.
 #[derive(Debug, Clone, Default)]
@@ -70,27 +75,64 @@ pub async fn run(settings: &Settings, request: Request) -> anyhow::Result<Exit> 
 }
 
 async fn follow(settings: &Settings, request: Request) -> anyhow::Result<Exit> {
-    let failures = Failures::of_command(settings);
-    let admin = TopicAdmin::new(settings, &failures).context(CANNOT_CREATE_CLIENT)?;
-    let followed = request.filter.topics();
-    let is_followed = |spec: &TopicSpec| followed.contains(&spec.topic);
-    let specs: Vec<TopicSpec> = specs(settings).into_iter().filter(is_followed).collect();
-    let existing = match admin.existing(&specs).await {
-        Ok(existing) => existing,
-        Err(error) => return Ok(super::unavailable(settings, &failures, &error)),
+    let topics = match existing_topics(settings, &request.filter).await? {
+        Ok(topics) => topics,
+        Err(exit) => return Ok(exit),
     };
-    if let Some(missing) = followed.iter().find(|topic| !existing.contains(topic)) {
-        return Err(super::missing_topic(settings, *missing));
-    }
-    let names: Vec<String> = specs.into_iter().map(|spec| spec.name).collect();
+    let failures = Failures::unlogged(settings);
     let reader = LogReaderConfig::new(settings, &failures)
         .following(settings)
         .create()
         .context(CANNOT_CREATE_CLIENT)?;
-    let following = tokio::task::spawn_blocking(move || print_all(&reader, &names, &request));
-    match following.await.context("the reading panicked")? {
+    let following = tokio::task::spawn_blocking(move || print_all(&reader, &topics, &request));
+    let ended = tokio::select! {
+        ended = following => ended.context("the reading panicked")?,
+        never = report_outages(settings, &failures) => match never {},
+    };
+    match ended {
         Err(Ended::Read(error)) => Ok(super::unavailable(settings, &failures, &error)),
         Err(Ended::Output(error)) => Err(error.into()),
+    }
+}
+
+/// Returns the names of the topics to follow, or how the command ends if Kafka cannot
+/// be used.
+async fn existing_topics(
+    settings: &Settings,
+    filter: &Filter,
+) -> anyhow::Result<Result<Vec<String>, Exit>> {
+    let failures = Failures::of_command(settings);
+    let admin = TopicAdmin::new(settings, &failures).context(CANNOT_CREATE_CLIENT)?;
+    let is_followed = |spec: &TopicSpec| filter.topics().contains(&spec.topic);
+    let specs: Vec<TopicSpec> = specs(settings).into_iter().filter(is_followed).collect();
+    let existing = match admin.existing(&specs).await {
+        Ok(existing) => existing,
+        Err(error) => return Ok(Err(super::unavailable(settings, &failures, &error))),
+    };
+    if let Some(missing) = specs.iter().find(|spec| !existing.contains(&spec.topic)) {
+        return Err(super::missing_topic(settings, missing.topic));
+    }
+    Ok(Ok(specs.into_iter().map(|spec| spec.name).collect()))
+}
+
+/// Says once that an outage has begun, and once that it is over. A connection that
+/// fails and is opened again at once is no outage.
+async fn report_outages(settings: &Settings, failures: &Failures) -> Infallible {
+    let (mut is_seen, mut is_said) = (false, false);
+    loop {
+        tokio::time::sleep(OUTAGE_INTERVAL).await;
+        let symptom = failures.symptom();
+        if let Some(failure) = symptom.as_ref().filter(|_| is_seen && !is_said) {
+            let servers = &settings.kafka.bootstrap_servers;
+            output::note(format_args!(
+                "Kafka at {servers} is unavailable, or a part of it; waiting: {failure}"
+            ));
+            is_said = true;
+        } else if symptom.is_none() && is_said {
+            output::note("Kafka is available again");
+            is_said = false;
+        }
+        is_seen = symptom.is_some();
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) fn follower_config(settings: &Settings) -> ClientConfig {
     // after all of this time.
     let mut config = assigned_consumer_config(settings, "read_committed", "100");
     // They say when an outage is over.
-    config.set("statistics.interval.ms", millis(STATISTICS_INTERVAL));
+    config.set("statistics.interval.ms", "1000");
     config
 }
 

@@ -42,6 +42,8 @@ struct Inner {
     bootstrap_servers: String,
     /// By kind; `None` in a process without metrics.
     counters: Option<[IntCounter; FailureKind::ALL.len()]>,
+    /// Whether the log says what begins and ends.
+    is_logging: bool,
     ongoing: Mutex<Vec<Ongoing>>,
     /// Whether something is in `ongoing`, for callers on hot paths.
     any_ongoing: AtomicBool,
@@ -84,24 +86,31 @@ pub enum RequestError {
 impl Failures {
     /// The failures of the clients that `metrics` are of.
     pub fn new(settings: &Settings, metrics: &KafkaClientMetrics) -> Self {
-        Self::create(settings, metrics.client, Some(metrics.errors.clone()))
+        Self::create(settings, metrics.client, Some(metrics.errors.clone()), true)
     }
 
     /// The failures of a command, which has no metrics.
     pub fn of_command(settings: &Settings) -> Self {
-        Self::create(settings, "command", None)
+        Self::create(settings, "command", None, true)
+    }
+
+    /// The failures of a command that says itself what it waits for.
+    pub(crate) fn unlogged(settings: &Settings) -> Self {
+        Self::create(settings, "command", None, false)
     }
 
     fn create(
         settings: &Settings,
         client: &'static str,
         counters: Option<[IntCounter; FailureKind::ALL.len()]>,
+        is_logging: bool,
     ) -> Self {
         Self(Arc::new(Inner {
             client,
             account: Account::of(settings),
             bootstrap_servers: settings.kafka.bootstrap_servers.clone(),
             counters,
+            is_logging,
             ongoing: Mutex::default(),
             any_ongoing: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
@@ -337,6 +346,9 @@ impl Failures {
     /// In a process, outages are logged by those whose work they stop. A command
     /// logs what it waits for, and says at its end all else that failed.
     fn is_logged(&self, failure: &Failure) -> bool {
+        if !self.0.is_logging {
+            return false;
+        }
         if self.0.counters.is_some() {
             return failure.kind.needs_action();
         }
