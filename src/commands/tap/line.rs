@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use rdkafka::message::Message;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::Format;
 use crate::commands::printable::{printable, printable_json};
@@ -27,6 +28,15 @@ pub(super) struct Line<'a> {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) value: Option<&'a [u8]>,
+}
+
+/// An object with its fields in this order.
+struct Fields(Vec<(String, Value)>);
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 impl<'a> Line<'a> {
@@ -82,30 +92,31 @@ impl<'a> Line<'a> {
 
     /// Bytes that are not UTF-8 are in a field with another name, in base64.
     fn json(&self, value: Option<&[u8]>) -> String {
-        let mut fields = Map::new();
-        let mut set = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
-        set("time", self.time().into());
-        set("topic", self.topic.into());
-        set("partition", self.partition.into());
-        set("offset", self.offset.into());
-        let texts = [
-            ("type", self.notify_type),
-            ("key", self.key),
-            ("device", self.device),
-            ("reason", self.reason),
-            ("value", value),
-        ];
-        for (name, bytes) in texts {
-            let Some(bytes) = bytes else { continue };
-            match std::str::from_utf8(bytes) {
-                Ok(text) => set(name, text.into()),
-                Err(_) => set(
-                    &format!("{name}Base64"),
+        let text = |name: &str, bytes: Option<&[u8]>| {
+            let bytes = bytes?;
+            Some(match std::str::from_utf8(bytes) {
+                Ok(text) => (name.to_owned(), text.into()),
+                Err(_) => (
+                    format!("{name}Base64"),
                     BASE64_STANDARD.encode(bytes).into(),
                 ),
-            }
-        }
-        printable_json(&Value::from(fields).to_string())
+            })
+        };
+        let field = |name: &str, value: Value| Some((name.to_owned(), value));
+        let fields = [
+            field("time", self.time().into()),
+            text("type", self.notify_type),
+            text("key", self.key),
+            text("device", self.device),
+            field("topic", self.topic.into()),
+            field("partition", self.partition.into()),
+            field("offset", self.offset.into()),
+            text("reason", self.reason),
+            text("value", value),
+        ];
+        let fields = Fields(fields.into_iter().flatten().collect());
+        // Texts and numbers always serialize.
+        printable_json(&serde_json::to_string(&fields).unwrap_or_default())
     }
 
     fn time(&self) -> String {
@@ -177,6 +188,8 @@ mod tests {
             "value": "{\"a\":\n1}",
         });
         assert_eq!(shown, expected);
+        let start = r#"{"time":"2026-01-31T08:00:00.125Z","type":"messageConfirm","key":"r-1","#;
+        assert!(line().show(JSON).starts_with(start));
         let binary = Line {
             key: Some(b"\xff"),
             value: None,
