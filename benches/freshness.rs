@@ -1,5 +1,8 @@
-//! How soon a state is visible: the time from producing a confirmation to its state at a
-//! `read_committed` consumer, on a real cluster of three brokers, and what it costs.
+//! How soon a state is visible: the time from the acknowledgement of a confirmation to its
+//! state at a `read_committed` consumer, on a real cluster of three brokers, and what it costs.
+//!
+//! Arguments are settings of the stream:
+//! `cargo bench --bench freshness -- streams.max_batch_wait_ms=10`
 
 #![allow(
     clippy::unwrap_used,
@@ -7,13 +10,15 @@
     reason = "a benchmark whose surroundings fail can only panic"
 )]
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
 use support::bodies::message_confirm;
 use support::kafka_cluster::{shared, unique_prefix};
@@ -31,16 +36,37 @@ const WARM_UP: Duration = Duration::from_secs(5);
 const DURATION: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// When each confirmation was produced, by its number.
-type Produced = Arc<Mutex<Vec<Instant>>>;
+/// When each confirmation was acknowledged, by its number.
+#[derive(Clone, Default)]
+struct Acknowledged(Arc<Mutex<HashMap<u32, Instant>>>);
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = Box<u32>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u32>) {
+        result
+            .as_ref()
+            .map_err(|(error, _)| error)
+            .expect("an acknowledgement");
+        self.0.lock().unwrap().insert(*number, Instant::now());
+    }
+}
 
 fn main() {
     let prefix = unique_prefix("freshness");
-    let settings = [
+    let mut settings = vec![
         ("kafka.bootstrap_servers", shared().bootstrap()),
         ("topics.prefix", prefix.as_str()),
     ];
     create_topics(&settings);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    settings.extend(
+        arguments
+            .iter()
+            .filter_map(|argument| argument.split_once('=')),
+    );
     let stream = Northbridge::start(&["command-status"], &settings);
     stream.wait_until_ready();
     println!(
@@ -54,12 +80,12 @@ fn main() {
 fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
     let warm_up = rate_per_s * u32::try_from(WARM_UP.as_secs()).unwrap();
     let count = warm_up + rate_per_s * u32::try_from(DURATION.as_secs()).unwrap();
-    let produced = Produced::default();
+    let acknowledged = Acknowledged::default();
     let states = Consumption::begin(&format!("{prefix}command-state"));
     let topic = format!("{prefix}command-status");
     let producing = {
-        let produced = Arc::clone(&produced);
-        thread::spawn(move || produce(&topic, rate_per_s, count, &produced))
+        let acknowledged = acknowledged.clone();
+        thread::spawn(move || produce(&topic, rate_per_s, count, acknowledged))
     };
     let mut latencies = Vec::new();
     let committed = || {
@@ -71,8 +97,9 @@ fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
     let last = states.read(rate_per_s, count, |number| {
         if number >= warm_up {
             before.get_or_insert_with(|| (committed(), cpu_time(&pid), Instant::now()));
-            let at = produced.lock().unwrap()[usize::try_from(number).unwrap()];
-            latencies.push(at.elapsed());
+            // A state may be seen before the acknowledgement of its confirmation is.
+            let at = acknowledged.0.lock().unwrap().get(&number).copied();
+            latencies.push(at.map_or(Duration::ZERO, |at| at.elapsed()));
         }
     });
     producing.join().expect("no panic");
@@ -90,12 +117,12 @@ fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
 }
 
 /// Produces at a constant rate, whatever the cluster does.
-fn produce(topic: &str, rate_per_s: u32, count: u32, produced: &Produced) {
-    let producer: BaseProducer = ClientConfig::new()
+fn produce(topic: &str, rate_per_s: u32, count: u32, acknowledged: Acknowledged) {
+    let producer: BaseProducer<Acknowledged> = ClientConfig::new()
         .set("bootstrap.servers", shared().bootstrap())
         .set("partitioner", "murmur2_random")
-        .set("linger.ms", "0")
-        .create()
+        .set("linger.ms", "20")
+        .create_with_context(acknowledged)
         .expect("a producer");
     let began = Instant::now();
     for number in 0..count {
@@ -104,8 +131,8 @@ fn produce(topic: &str, rate_per_s: u32, count: u32, produced: &Produced) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let key = key(rate_per_s, number);
         let body = message_confirm(&key, "d-1", "sent");
-        produced.lock().unwrap().push(Instant::now());
-        let record = BaseRecord::to(topic).key(&key).payload(&body);
+        let record = BaseRecord::with_opaque_to(topic, Box::new(number));
+        let record = record.key(&key).payload(&body);
         producer
             .send(record)
             .map_err(|(error, _)| error)

@@ -1,6 +1,8 @@
 //! The command line: commands, flags and their help texts. Parses, and runs
 //! nothing.
 
+pub mod look;
+
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -12,6 +14,7 @@ use crate::commands::replay::selection::{Selection, parse_time};
 use crate::config::Sources;
 use crate::kafka::admin::Degraded;
 use crate::simulate::arguments::SimulateArgs;
+use look::{CompletionsArgs, ManArgs, ShowCommand, TapArgs};
 
 /// Stores the notifications that an IoT platform pushes over HTTP in Kafka, and
 /// never loses one that it has acknowledged.
@@ -59,6 +62,12 @@ pub enum Command {
     /// Plays the platform against a URL, and verifies that every push answered 200 is stored.
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(Box<SimulateArgs>),
+    /// Prints the current state of a command, a device or an upgrade operation, as JSON.
+    #[command(subcommand, after_help = look::SHOW_EXAMPLES)]
+    Show(ShowCommand),
+    /// Follows the topics, and prints one line for each push as it arrives.
+    #[command(after_help = look::TAP_EXAMPLES)]
+    Tap(TapArgs),
     /// Creates the topics, or verifies their settings.
     #[command(subcommand, after_help = TOPICS_EXAMPLES)]
     Topics(TopicsCommand),
@@ -71,6 +80,12 @@ pub enum Command {
     /// Validates or prints the settings.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
+    /// Prints the completions of a shell.
+    #[command(after_help = look::COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Prints the man page, or writes the pages of all commands into a directory.
+    #[command(after_help = look::MAN_EXAMPLES)]
+    Man(ManArgs),
 }
 
 /// Which dead letters to replay, and how. A dead letter that any earlier run

@@ -30,8 +30,15 @@ pub(crate) mod transactions;
 pub use check::{CheckError, check};
 pub use client::CANNOT_CREATE_CLIENT;
 use client::{
-    ReportingContext, admin_config, advertised_servers, group_consumer_config, log,
-    producer_config, reader_config, transactional_config,
+    ReportingContext, admin_config, advertised_servers, follower_config, group_consumer_config,
+    log, producer_config, reader_config, transactional_config,
 };
 pub use delivery_error::{DeliveryError, TopicPartition};
 pub use producer::{Delivery, Producer, Settlement};
+
+/// Returns the partition of `key` in a topic with `partitions` partitions, at least
+/// one.
+pub(crate) fn partition_of_key(key: &[u8], partitions: i32) -> i32 {
+    let partitions = usize::try_from(partitions).unwrap_or(1).max(1);
+    i32::try_from(murmur2::partition(key, partitions)).unwrap_or(0)
+}

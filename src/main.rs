@@ -6,9 +6,9 @@
     reason = "`process::output` prints, and does not panic if nobody reads"
 )]
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use northbridge::cli::{Cli, Command, ConfigCommand, SpoolCommand, TopicsCommand};
-use northbridge::commands::{dev, health, replay, spool, topics};
+use northbridge::commands::{dev, generate, health, replay, show, spool, tap, topics};
 use northbridge::config::{ConfigError, Settings};
 use northbridge::kafka::CheckError;
 use northbridge::process::reload::Reload;
@@ -73,6 +73,13 @@ fn run(cli: &Cli) -> Exit {
             on_runtime(streams::run(&settings, Process::UpgradeResult, reload()))
         }
         Command::Replay(args) => on_runtime(replay::run(&settings, &args.request())),
+        Command::Show(args) => {
+            let (kind, id) = args.key();
+            on_runtime(show::run(&settings, kind, id))
+        }
+        Command::Tap(args) => on_runtime(tap::run(&settings, args.request())),
+        Command::Completions(args) => generate::completions(Cli::command(), args.shell),
+        Command::Man(args) => generate::man(Cli::command(), args.directory.as_deref()),
         Command::Dev => on_runtime(dev::run(settings, reload())),
         Command::Simulate(arguments) => on_runtime(simulate::run(&settings, arguments)),
     };
@@ -83,11 +90,15 @@ fn run(cli: &Cli) -> Exit {
 }
 
 /// Loads the settings, and tries them on clients unless the command only shows them.
-/// A command that asks another process needs its address alone.
+/// A command that asks another process needs its address alone, and one that describes
+/// the command line needs none.
 fn load(cli: &Cli, defaults: &Settings) -> Result<Settings, ConfigError> {
     let sources = cli.settings.sources();
     if matches!(cli.command, Command::Health(_)) {
         return Settings::load_values(&sources);
+    }
+    if matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
+        return Ok(defaults.clone());
     }
     let settings = Settings::load_over(defaults, &sources)?;
     if !matches!(cli.command, Command::Config(ConfigCommand::Print)) {

@@ -69,6 +69,12 @@ pub fn read(body: &[u8], rules: Rules) -> Result<Notification<'_>, Unreadable<'_
     }
 }
 
+/// Returns whether a body is a push about this request.
+pub(crate) fn names_request(body: &[u8], id: &str) -> bool {
+    let push = scan::utf8(body).and_then(Push::scan);
+    push.is_ok_and(|push| other::names_request(&push, id))
+}
+
 /// The operator's settings for reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {

@@ -34,7 +34,7 @@ use crate::kafka::transactions::Transactions;
 use crate::process::signals::Signals;
 use crate::process::{Exit, output};
 use crate::topics::{Topic, TopicSpec, specs};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use report::Report;
 use route::{Router, TARGETS};
 use run::{Interrupted, ReplayRun, Sender};
@@ -68,7 +68,7 @@ pub async fn run(settings: &Settings, request: &Request) -> anyhow::Result<Exit>
     let failures = Failures::of_command(settings);
     let existing = match existing_topics(settings, &failures).await? {
         Ok(existing) => existing,
-        Err(error) => return Ok(unavailable(settings, &failures, &error)),
+        Err(error) => return Ok(super::unavailable(settings, &failures, &error)),
     };
     let mut run = prepare(settings, request, &existing, &failures)?;
     let stop = Arc::clone(&run.sender.stop);
@@ -107,12 +107,10 @@ fn prepare(
     existing: &HashSet<Topic>,
     failures: &Failures,
 ) -> anyhow::Result<ReplayRun> {
-    let dead_letter_topic = crate::topics::name(settings, Topic::DeadLetter);
     if !existing.contains(&Topic::DeadLetter) {
-        bail!(
-            "topic {dead_letter_topic} does not exist: correct topics.prefix or topics.dead_letter.name, or create it with `northbridge topics create`"
-        );
+        return Err(super::missing_topic(settings, Topic::DeadLetter));
     }
+    let dead_letter_topic = crate::topics::name(settings, Topic::DeadLetter);
     let transactions = if request.dry_run {
         None
     } else {
@@ -163,7 +161,7 @@ fn conclude(
         Interrupted::Read(_)
         | Interrupted::Transaction(_)
         | Interrupted::Unknown(_)
-        | Interrupted::NoCoordinator => unavailable(settings, failures, &interrupted),
+        | Interrupted::NoCoordinator => super::unavailable(settings, failures, &interrupted),
         Interrupted::Fenced | Interrupted::Stopped | Interrupted::Selection(_) => {
             output::note(format_args!("error: {interrupted}"));
             Exit::Unsettled
@@ -171,9 +169,4 @@ fn conclude(
     };
     output::note("The replay is incomplete: run the same command again to continue it.");
     Ok(exit)
-}
-
-fn unavailable(settings: &Settings, failures: &Failures, error: &dyn std::error::Error) -> Exit {
-    super::print_unavailable(settings, failures, error);
-    Exit::Unavailable
 }

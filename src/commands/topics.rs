@@ -47,8 +47,7 @@ fn report(
     let check = match check {
         Ok(check) => check,
         Err(error) => {
-            super::print_unavailable(settings, failures, &error);
-            return Ok(Exit::Unavailable);
+            return Ok(super::unavailable(settings, failures, &error));
         }
     };
     for finding in &check.findings {

@@ -4,7 +4,7 @@
 
 mod creation;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,15 +94,29 @@ impl TopicAdmin {
         &self,
         specs: &[TopicSpec],
     ) -> Result<HashSet<Topic>, RequestError> {
+        Ok(self.partitions(specs).await?.into_keys().collect())
+    }
+
+    /// Returns the number of partitions of those of the topics that exist.
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`TopicAdmin::existing`].
+    pub(crate) async fn partitions(
+        &self,
+        specs: &[TopicSpec],
+    ) -> Result<HashMap<Topic, i32>, RequestError> {
         let mut survey = Survey::of(specs);
         self.ask_for_all(specs, &mut survey, REQUEST_TIMEOUT)
             .await?;
         if let Some(denial) = survey.hidden.values().next() {
             return Err(self.failures.request_error(denial));
         }
+        let partitions = |(spec, observed): (&TopicSpec, Option<ObservedTopic>)| {
+            Some((spec.topic, observed?.partitions))
+        };
         let existing = specs.iter().zip(survey.topics);
-        let existing = existing.filter(|(_, observed)| observed.is_some());
-        Ok(existing.map(|(spec, _)| spec.topic).collect())
+        Ok(existing.filter_map(partitions).collect())
     }
 
     /// Returns the addresses that the brokers advertise now, in the format of

@@ -159,10 +159,29 @@ pub(super) fn group_consumer_config(settings: &Settings, group: &str) -> ClientC
 /// A consumer without a group, which is assigned partitions and reads them
 /// from an offset to the end.
 pub(super) fn reader_config(settings: &Settings, isolation_level: &str) -> ClientConfig {
-    let mut config = client_config(settings);
     // An end of partition arrives with an empty fetch response, which the
     // broker holds back for this long.
-    config.set("fetch.wait.max.ms", "10");
+    assigned_consumer_config(settings, isolation_level, "10")
+}
+
+/// A consumer without a group, which follows partitions for as long as somebody
+/// looks.
+pub(super) fn follower_config(settings: &Settings) -> ClientConfig {
+    // A real broker answers when a record arrives; the embedded one of `dev` only
+    // after all of this time.
+    let mut config = assigned_consumer_config(settings, "read_committed", "100");
+    // They say when an outage is over.
+    config.set("statistics.interval.ms", "1000");
+    config
+}
+
+fn assigned_consumer_config(
+    settings: &Settings,
+    isolation_level: &str,
+    fetch_wait_ms: &str,
+) -> ClientConfig {
+    let mut config = client_config(settings);
+    config.set("fetch.wait.max.ms", fetch_wait_ms);
     with_options(&mut config, settings, Clients::Consumers);
     consumer_config(&mut config, settings)
         // librdkafka requires a group id of every consumer; nothing joins it.
@@ -283,13 +302,14 @@ mod tests {
     use crate::config::Sources;
 
     /// The name of each kind of client, and its configuration.
-    fn configs(settings: &Settings) -> [(&'static str, ClientConfig); 5] {
+    fn configs(settings: &Settings) -> [(&'static str, ClientConfig); 6] {
         [
             ("admin", admin_config(settings)),
             ("producer", producer_config(settings)),
             ("transactional", transactional_config(settings, "id")),
             ("group consumer", group_consumer_config(settings, "group")),
             ("reader", reader_config(settings, "read_committed")),
+            ("follower", follower_config(settings)),
         ]
     }
 
@@ -335,18 +355,18 @@ mod tests {
 
     #[test]
     fn every_name_of_a_property_replaces_the_default_of_every_client_that_knows_it() {
-        let producers = ["producer", "transactional"];
-        let consumers = ["group consumer", "reader"];
+        let producers = &["producer", "transactional"][..];
+        let consumers = &["group consumer", "reader", "follower"][..];
         for (name, value, under, expected) in [
-            ("queue.buffering.max.ms", "7", "linger.ms", &producers),
-            ("linger.ms", "7", "linger.ms", &producers),
-            ("compression.codec", "lz4", "compression.type", &producers),
-            ("fetch.wait.max.ms", "7", "fetch.wait.max.ms", &consumers),
+            ("queue.buffering.max.ms", "7", "linger.ms", producers),
+            ("linger.ms", "7", "linger.ms", producers),
+            ("compression.codec", "lz4", "compression.type", producers),
+            ("fetch.wait.max.ms", "7", "fetch.wait.max.ms", consumers),
             (
                 "fetch.message.max.bytes",
                 "7",
                 "max.partition.fetch.bytes",
-                &consumers,
+                consumers,
             ),
         ] {
             assert_eq!(
@@ -364,6 +384,6 @@ mod tests {
             "socket.timeout.ms",
             "7777",
         );
-        assert_eq!(everywhere.len(), 5);
+        assert_eq!(everywhere.len(), 6);
     }
 }

@@ -43,6 +43,8 @@ struct Inner {
     bootstrap_servers: String,
     /// By kind; `None` in a process without metrics.
     counters: Option<[IntCounter; FailureKind::ALL.len()]>,
+    /// Whether the log says what begins and ends.
+    is_logging: bool,
     ongoing: Mutex<Vec<Ongoing>>,
     /// Whether something is in `ongoing`, for callers on hot paths.
     any_ongoing: AtomicBool,
@@ -87,12 +89,17 @@ impl Failures {
     /// The failures of the clients that `metrics` are of.
     pub fn new(settings: &Settings, metrics: &KafkaClientMetrics, last_errors: LastErrors) -> Self {
         let counters = Some(metrics.errors.clone());
-        Self::create(settings, metrics.client, counters, last_errors)
+        Self::create(settings, metrics.client, counters, last_errors, true)
     }
 
     /// The failures of a command, which has no metrics.
     pub fn of_command(settings: &Settings) -> Self {
-        Self::create(settings, "command", None, LastErrors::default())
+        Self::create(settings, "command", None, LastErrors::default(), true)
+    }
+
+    /// The failures of a command that says itself what it waits for.
+    pub(crate) fn unlogged(settings: &Settings) -> Self {
+        Self::create(settings, "command", None, LastErrors::default(), false)
     }
 
     fn create(
@@ -100,12 +107,14 @@ impl Failures {
         client: &'static str,
         counters: Option<[IntCounter; FailureKind::ALL.len()]>,
         last_errors: LastErrors,
+        is_logging: bool,
     ) -> Self {
         Self(Arc::new(Inner {
             client,
             account: Account::of(settings),
             bootstrap_servers: settings.kafka.bootstrap_servers.clone(),
             counters,
+            is_logging,
             ongoing: Mutex::default(),
             any_ongoing: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
@@ -344,6 +353,9 @@ impl Failures {
     /// In a process, outages are logged by those whose work they stop. A command
     /// logs what it waits for, and says at its end all else that failed.
     fn is_logged(&self, failure: &Failure) -> bool {
+        if !self.0.is_logging {
+            return false;
+        }
         if self.0.counters.is_some() {
             return failure.kind.needs_action();
         }

@@ -14,10 +14,13 @@
 //! So a reading *confirms* the end. Having met it, it waits until the broker
 //! answers that the end offset visible at this isolation level is not below the
 //! end of the range; then it reads on, and the next end of partition counts.
-//! `reading` holds the steps.
+//! `reading` holds the steps, `backwards` finds the newest record of a key, and
+//! `following` never ends.
 //!
 //! Knows nothing of what the records mean.
 
+mod backwards;
+mod following;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -34,8 +37,10 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::failure::{Denial, Operation};
 use super::failures::Failures;
-use super::{ReportingContext, reader_config};
+use super::{ReportingContext, follower_config, reader_config};
 use crate::config::Settings;
+pub(crate) use backwards::LatestRecord;
+pub(crate) use following::Positions;
 use reading::Reading;
 
 /// The longest wait for one answer from the cluster.
@@ -139,6 +144,13 @@ impl LogReaderConfig {
         self
     }
 
+    /// Configures readers that [follow](LogReader::follow) topics.
+    #[must_use]
+    pub(crate) fn following(mut self, settings: &Settings) -> Self {
+        self.committed = follower_config(settings);
+        self
+    }
+
     /// Creates a reader with clients of its own, which connect in the background.
     ///
     /// # Errors
@@ -164,6 +176,11 @@ impl LogReader {
     /// Returns [`ReadError::Kafka`] if the topic does not exist or the cluster
     /// does not answer.
     pub(crate) fn bounds(&self, topic: &str, isolation: Isolation) -> Result<Ranges, ReadError> {
+        let partitions = self.partitions(topic, isolation)?;
+        self.bounds_of(topic, &partitions, isolation)
+    }
+
+    fn partitions(&self, topic: &str, isolation: Isolation) -> Result<Vec<i32>, ReadError> {
         let client = self.client(isolation);
         let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
         let found = metadata.topics().first();
@@ -175,8 +192,7 @@ impl LogReader {
             self.is_denied(&error, Operation::Describe, topic);
             return Err(error.into());
         }
-        let partitions: Vec<i32> = partitions.iter().map(MetadataPartition::id).collect();
-        self.bounds_of(topic, &partitions, isolation)
+        Ok(partitions.iter().map(MetadataPartition::id).collect())
     }
 
     /// Returns the same as [`LogReader::bounds`] for some of the partitions.

@@ -42,6 +42,21 @@ pub(super) fn read_unknown<'a>(push: &Push<'a>) -> Option<Notification<'a>> {
     Some(Notification::new(subject, search.drift))
 }
 
+/// Returns whether a push names this request, or this command, at one of the places
+/// that a key may come from. Its key says so only if it names no device.
+pub(super) fn names_request(push: &Push<'_>, id: &str) -> bool {
+    let header = push.header.map_or("", RawValue::get);
+    let [in_header] = scan::nested(header, ["requestId"]);
+    let places = [
+        push.request_id,
+        in_header,
+        push.envelope_request_id,
+        push.command_id,
+    ];
+    let mut named = places.into_iter().map(value::id);
+    named.any(|found| found.is_ok_and(|found| found == id))
+}
+
 type Id<'a> = Option<Cow<'a, str>>;
 
 struct Search {

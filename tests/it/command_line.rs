@@ -148,8 +148,13 @@ fn config_print_outputs_toml_with_masked_secrets() {
 
 #[test]
 fn a_one_shot_command_without_kafka_exits_with_69_and_names_the_brokers() {
-    for command in [["topics", "verify"], ["topics", "create"]] {
-        let output = run(&command, &[("kafka.bootstrap_servers", "127.0.0.1:1")]);
+    for command in [
+        &["topics", "verify"][..],
+        &["topics", "create"],
+        &["show", "command", "r-1"],
+        &["tap"],
+    ] {
+        let output = run(command, &[("kafka.bootstrap_servers", "127.0.0.1:1")]);
         assert_eq!(output.status.code(), Some(69), "{command:?}");
         let stderr = errors(&output);
         assert!(
@@ -209,12 +214,19 @@ fn the_help_of_every_command_has_examples() {
         &["health"],
         &["replay"],
         &["simulate"],
+        &["show"],
+        &["show", "command"],
+        &["show", "device"],
+        &["show", "operation"],
+        &["tap"],
         &["topics"],
         &["topics", "create"],
         &["topics", "verify"],
         &["config"],
         &["config", "check"],
         &["config", "print"],
+        &["completions"],
+        &["man"],
     ];
     for command in commands {
         let output = run(&[command, &["--help"][..]].concat(), &[]);

@@ -16,4 +16,5 @@ mod replay;
 mod secured;
 mod simulate;
 mod streams;
+mod tap;
 mod topics;

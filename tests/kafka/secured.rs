@@ -10,6 +10,7 @@ mod changes;
 mod denied;
 mod granted;
 mod installation;
+mod looking;
 mod mistakes;
 mod rights;
 mod sessions;

@@ -16,6 +16,7 @@ mod limits;
 mod outputs;
 mod rereading;
 mod restore;
+mod show;
 mod shutdown;
 mod topics;
 mod transactions;

@@ -151,6 +151,28 @@ fn an_envelope_without_a_usable_name_is_still_readable() {
 }
 
 #[test]
+fn a_push_names_its_request_at_any_place_that_a_key_may_come_from() {
+    let rows = [
+        (r#"{"deviceId":"d","requestId":"r"}"#, true),
+        (r#"{"deviceId":"d","header":{"requestId":"r"}}"#, true),
+        (r#"{"deviceId":"d","request_id":"r"}"#, true),
+        (r#"{"deviceId":"d","commandId":"\u0072"}"#, true),
+        (r#"{"requestId":"s","commandId":"r"}"#, true),
+        (
+            r#"{"deviceId":"r","operationId":"r","body":{"requestId":"r"}}"#,
+            false,
+        ),
+        (r#"{"header":"r","requestId":null}"#, false),
+        (r#"["r"]"#, false),
+        ("r", false),
+        ("\u{feff}{\"requestId\":\"r\"}", true),
+    ];
+    for (body, expected) in rows {
+        assert_eq!(names_request(body.as_bytes(), "r"), expected, "{body}");
+    }
+}
+
+#[test]
 fn other_types_are_keyed_by_their_best_id() {
     let devices = [
         (

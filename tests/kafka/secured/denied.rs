@@ -15,13 +15,17 @@ use crate::support::northbridge::{Northbridge, run};
 use crate::support::records::{NewRecord, produce};
 
 /// The commands, in the words of the documentation.
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 12] = [
     "topics create",
     "topics verify",
     "ingress",
     "command-status",
     "upgrade-result",
     "replay",
+    "show command",
+    "show device",
+    "show operation",
+    "tap",
     "simulate --verify",
     "simulate --verify-state",
 ];
@@ -109,6 +113,14 @@ impl Case {
                 let printed = printed(&words, &settings);
                 assert!(!printed.contains("No dead letters found"), "{printed}");
                 self.assert_said(&printed);
+            }
+            "show command" | "show device" | "show operation" => {
+                self.assert_said(&printed(&[&words[..], &["first"]].concat(), &settings));
+            }
+            "tap" => {
+                let tap = Northbridge::start(&words, &settings);
+                assert_eq!(tap.wait(), 69);
+                self.assert_said(&tap.log().join("\n"));
             }
             "ingress" | "command-status" | "upgrade-result" => {
                 self.assert_shown(&Northbridge::start(&words, &settings));

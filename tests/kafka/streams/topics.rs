@@ -212,7 +212,7 @@ impl Topics {
         offsets.collect()
     }
 
-    fn settings<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    pub(super) fn settings<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let own = [
             ("kafka.bootstrap_servers", self.bootstrap.as_str()),
             ("topics.prefix", &self.prefix),
