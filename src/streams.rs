@@ -28,10 +28,10 @@ use tokio::sync::mpsc;
 
 use crate::config::Settings;
 use crate::kafka::metrics::KafkaClientFamilies;
-use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
+use crate::process::{Exit, service_manager};
 use metrics::StreamFamilies;
 use stage::StageContext;
 use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
@@ -67,7 +67,9 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let mut streams = RunningStreams::start(settings, &[process], &admin, &clients)?;
+    let readiness = admin.readiness.clone();
     admin.start(settings.admin.listen).await?;
+    service_manager::started(readiness);
     tokio::select! {
         exit = streams.next_exit() => return Ok(exit),
         signal = signals.next() => {
@@ -75,7 +77,9 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
         }
     }
     signals.stop_at_next();
-    Ok(streams.stop(settings.shutdown.deadline_ms.duration()).await)
+    let deadline = settings.shutdown.deadline_ms.duration();
+    service_manager::stopping(deadline);
+    Ok(streams.stop(deadline).await)
 }
 
 impl RunningStreams {
