@@ -36,6 +36,7 @@ mod protocols;
 mod readiness;
 mod records;
 mod reload;
+mod service_manager;
 mod simulate;
 mod spool;
 mod strangers;

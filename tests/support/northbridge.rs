@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -41,6 +42,13 @@ impl Northbridge {
     pub fn start_with_fail_point(arguments: &[&str], settings: &[(&str, &str)], at: &str) -> Self {
         let mut program = command(arguments, settings);
         program.env("NORTHBRIDGE_FAIL_POINT", at);
+        Self::spawn(&program)
+    }
+
+    /// Like [`Northbridge::start`], as a service manager does that listens on `socket`.
+    pub fn start_notifying(socket: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut program = command(arguments, settings);
+        program.env("NOTIFY_SOCKET", socket);
         Self::spawn(&program)
     }
 
