@@ -40,7 +40,10 @@ fn a_reload_and_a_drain_are_announced() {
     manager.wait_for("READY=1");
     ingress.signal(Signal::TERM);
     let stopping = manager.wait_for("STOPPING=1");
-    assert!(stopping.contains("EXTEND_TIMEOUT_USEC=45000000"), "{stopping}");
+    assert!(
+        stopping.contains("EXTEND_TIMEOUT_USEC=45000000"),
+        "{stopping}"
+    );
     assert_eq!(ingress.wait(), 0);
 }
 
