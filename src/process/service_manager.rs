@@ -1,5 +1,5 @@
 //! What systemd, or another service manager that speaks the protocol of
-//! sd_notify(3), learns about this process. Without `NOTIFY_SOCKET` in the
+//! `sd_notify(3)`, learns about this process. Without `NOTIFY_SOCKET` in the
 //! environment nothing is sent.
 //!
 //! A process counts as started once it is live: a start has a time limit, and Kafka
