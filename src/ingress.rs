@@ -57,7 +57,7 @@ use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
 use crate::process::reload::{Apply, Reload};
 use crate::process::signals::Signals;
-use crate::process::vital;
+use crate::process::{service_manager, vital};
 
 /// How long before the shutdown deadline the pushes that still wait for Kafka
 /// are answered 503.
@@ -110,9 +110,12 @@ pub async fn run(settings: &Settings, reload: Reload) -> anyhow::Result<Exit> {
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let ingress = Ingress::start(settings, &admin, &clients)?;
     reload.start(settings.clone(), ingress.reloader())?;
+    let readiness = admin.readiness.clone();
     admin.start(settings, "ingress", SHOWN_SETTINGS).await?;
+    service_manager::started(readiness);
     let signal = signals.next().await;
     signals.stop_at_next();
+    service_manager::stopping(settings.shutdown.deadline_ms.duration());
     tracing::info!(signal, "draining; another signal stops at once");
     Ok(ingress.drain().await)
 }

@@ -1,5 +1,5 @@
 //! What every process shares: the log, what it prints, signals, readiness, the
-//! admin server and the exit codes. Knows nothing of pushes or topics.
+//! admin server, the service manager and the exit codes. Knows nothing of pushes or topics.
 
 pub(crate) mod admin;
 pub(crate) mod fail_point;
@@ -9,6 +9,7 @@ pub mod output;
 mod page;
 pub mod readiness;
 pub mod reload;
+pub(crate) mod service_manager;
 pub(crate) mod signals;
 pub(crate) mod vital;
 

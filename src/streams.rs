@@ -28,10 +28,10 @@ use tokio::sync::mpsc;
 
 use crate::config::Settings;
 use crate::kafka::metrics::KafkaClientFamilies;
-use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
+use crate::process::{Exit, service_manager};
 use metrics::StreamFamilies;
 use stage::StageContext;
 use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
@@ -76,9 +76,11 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
     let mut streams = RunningStreams::start(settings, &[process], &admin, &clients)?;
+    let readiness = admin.readiness.clone();
     admin
         .start(settings, process.name(), SHOWN_SETTINGS)
         .await?;
+    service_manager::started(readiness);
     tokio::select! {
         exit = streams.next_exit() => return Ok(exit),
         signal = signals.next() => {
@@ -86,7 +88,9 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
         }
     }
     signals.stop_at_next();
-    Ok(streams.stop(settings.shutdown.deadline_ms.duration()).await)
+    let deadline = settings.shutdown.deadline_ms.duration();
+    service_manager::stopping(deadline);
+    Ok(streams.stop(deadline).await)
 }
 
 impl RunningStreams {

@@ -9,11 +9,11 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
+use crate::process::readiness::Report;
 use crate::process::{Exit, output};
 
 /// A live process answers from memory. Shorter than the timeouts of supervisors,
@@ -49,21 +49,8 @@ enum Failure {
     NotHttp(SocketAddr, hyper::Error),
     #[error("{0} answered {1}")]
     Status(SocketAddr, StatusCode),
-    #[error("not ready: {0}")]
+    #[error("{0}")]
     NotReady(String),
-}
-
-/// The part of `/readyz` that says why a process is not ready.
-#[derive(Debug, Deserialize)]
-struct Report {
-    conditions: Vec<Condition>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Condition {
-    name: String,
-    met: bool,
-    why: String,
 }
 
 /// Asks, and prints the answer on one line. That the process is not there is an
@@ -110,7 +97,7 @@ async fn ask(address: SocketAddr, question: Question) -> Result<(), Failure> {
     match (response.status(), question) {
         (StatusCode::OK, _) => Ok(()),
         (StatusCode::SERVICE_UNAVAILABLE, Question::Ready) => {
-            Err(Failure::NotReady(unmet(response.body())))
+            Err(Failure::NotReady(reasons(response.body())))
         }
         (status, _) => Err(Failure::Status(address, status)),
     }
@@ -135,16 +122,11 @@ async fn get(
     Ok(Response::from_parts(head, body.unwrap_or_default()))
 }
 
-/// The unmet conditions and their reasons, on one line.
-fn unmet(body: &[u8]) -> String {
-    let Ok(report) = serde_json::from_slice::<Report>(body) else {
-        return "the reason is unknown".to_owned();
-    };
-    let unmet = report.conditions.iter().filter(|condition| !condition.met);
-    let reasons: Vec<_> = unmet
-        .map(|condition| format!("{}: {}", condition.name, condition.why))
-        .collect();
-    reasons.join("; ").replace(['\r', '\n'], " ")
+fn reasons(body: &[u8]) -> String {
+    serde_json::from_slice(body).map_or_else(
+        |_| "not ready: the reason is unknown".to_owned(),
+        |report: Report| report.to_string(),
+    )
 }
 
 impl Question {
@@ -189,9 +171,9 @@ mod tests {
             {"name":"kafka","met":false,"since":"…","why":"no broker\nanswers"},
             {"name":"topics","met":false,"since":"…","why":"not asked yet"}]}"#;
         assert_eq!(
-            unmet(report.as_bytes()),
-            "kafka: no broker answers; topics: not asked yet"
+            reasons(report.as_bytes()),
+            "not ready: kafka: no broker answers; topics: not asked yet"
         );
-        assert_eq!(unmet(b"busy"), "the reason is unknown");
+        assert_eq!(reasons(b"busy"), "not ready: the reason is unknown");
     }
 }

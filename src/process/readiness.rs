@@ -3,11 +3,13 @@
 //! Each condition is decided by the component that holds it; this file keeps
 //! what they decided, for `/readyz` and the metric `ready`.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use prometheus::{IntGauge, IntGaugeVec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 
@@ -38,8 +40,9 @@ pub(crate) struct Condition {
     readiness: Readiness,
 }
 
-/// The JSON body of `/readyz`.
-#[derive(Debug, Clone, Serialize)]
+/// The JSON body of `/readyz`. Displays the unmet conditions and their reasons on one
+/// line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) ready: bool,
     /// In the order in which they were added.
@@ -47,9 +50,9 @@ pub(crate) struct Report {
 }
 
 /// One condition of a [`Report`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ConditionReport {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) met: bool,
     /// When it last changed between met and not met: RFC 3339, UTC.
     pub(crate) since: String,
@@ -115,6 +118,20 @@ impl Readiness {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ready {
+            return f.write_str("ready");
+        }
+        let unmet = self.conditions.iter().filter(|condition| !condition.met);
+        let reasons: Vec<_> = unmet
+            .map(|condition| format!("{}: {}", condition.name, condition.why))
+            .collect();
+        let line = reasons.join("; ").replace(['\r', '\n'], " ");
+        write!(f, "not ready: {line}")
+    }
+}
+
 impl Condition {
     /// Lets `explanation` give the reason for as long as the condition is not
     /// met and it has one.
@@ -171,7 +188,7 @@ impl State {
         let fallback = self.fallback.as_ref().filter(|_| !self.met);
         let instead = fallback.and_then(|fallback| fallback.instead());
         ConditionReport {
-            name: self.name,
+            name: self.name.into(),
             met: self.met || instead.is_some(),
             since: self.since.to_rfc3339_opts(SecondsFormat::Millis, true),
             why: instead.map_or_else(|| why.clone(), |instead| format!("{why}; {instead}")),

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::logging::LogFilter;
-use super::vital;
+use super::{service_manager, vital};
 use crate::config::{ConfigError, Settings, Sources};
 
 /// What is needed to read the settings again.
@@ -78,9 +78,15 @@ impl Watch {
                 _ = hangup.recv() => true,
                 () = sleep(interval) => false,
             };
+            if is_asked {
+                service_manager::reloading();
+            }
             let reload = self.reload.clone();
             if let Ok(loaded) = spawn_blocking(move || reload.load()).await {
                 self.take(loaded.map_err(|error| error.to_string()), is_asked);
+            }
+            if is_asked {
+                service_manager::reloaded();
             }
         }
     }

@@ -10,6 +10,8 @@ unset COMPOSE_PROFILES KAFKA_BROKERS
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 revision=${NORTHBRIDGE_REVISION:-$(git rev-parse HEAD)}
+# Of the commit, so that the same commit makes the same image.
+created=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 image=northbridge:$version
 megabyte=1000000
 limit_mb=40
@@ -33,14 +35,27 @@ base_images() {
   [ -n "${STAND_INS:-}" ] || return 0
   # The distribution's Docker client includes BuildKit.
   export PATH=/usr/bin:$PATH
-  "$STAND_INS/images/build" "$@"
+  local names
+  names=$(mktemp)
+  base_names "$@" >"$names"
+  "$STAND_INS/images/build" "$names"
+  rm "$names"
+}
+
+# base_names FILE…: the lines of Dockerfiles and compose files that name an image, with
+# the defaults of the arguments of a Dockerfile.
+base_names() {
+  awk '/^ARG [A-Z_]+=/ { split($2, argument, "="); fallback[argument[1]] = argument[2] }
+       /^FROM / && match($2, /^\$\{.*\}$/) { $2 = fallback[substr($2, 3, length($2) - 3)] }
+       /^FROM |^ *image:/' "$@"
 }
 
 build_image() {
   # On machines with stand-ins, only the host's network reaches the package registries.
   docker build ${STAND_INS:+--network host} --tag "$image" \
     --build-arg "VERSION=$version" \
-    --build-arg "REVISION=$revision" .
+    --build-arg "REVISION=$revision" \
+    --build-arg "CREATED=$created" .
   tidy_engine
 }
 
@@ -67,7 +82,7 @@ is_healthy() { [ "$(health_of "$1")" = healthy ]; }
 
 show_size() {
   local base bytes own
-  base=$(sed -n 's/^FROM \(.*\)/\1/p' Dockerfile | tail -1)
+  base=$(base_names Dockerfile | sed -n 's/^FROM //p' | tail -1)
   bytes=$(size_of "$image")
   own=$((bytes - $(size_of "$base")))
   printf 'size: %s MB, of which northbridge %s MB and %s %s MB\n' \

@@ -2,7 +2,9 @@
 #
 # The caller sets `page`, the Markdown file, and `guide_log`, the file that receives
 # the output of all commands. GUIDE_DIRECTORY is their working directory, by
-# default the current one.
+# default the current one, and `guide_shell` the shell that runs them.
+
+guide_shell=(bash)
 
 # guide SECTION [N]: runs the commands of a section verbatim, or only those of its
 # Nth code block.
@@ -13,7 +15,7 @@ guide() {
     [ "${2:-$at}" = "$at" ] || continue
     runs=$((runs + 1))
     printf '$ %s\n' "$block" >>"$guide_log"
-    (cd "${GUIDE_DIRECTORY:-.}" && bash -euo pipefail -c "$block") >>"$guide_log" 2>&1 </dev/null ||
+    (cd "${GUIDE_DIRECTORY:-.}" && "${guide_shell[@]}" -euo pipefail -c "$block") >>"$guide_log" 2>&1 </dev/null ||
       fail "commands of the guide: $block"
   done < <(guide_blocks "$1" sh)
   [ "$runs" -gt 0 ] || fail "the guide has no section '$1' with commands"

@@ -37,6 +37,7 @@ mod protocols;
 mod readiness;
 mod records;
 mod reload;
+mod service_manager;
 mod show;
 mod simulate;
 mod spool;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -51,6 +52,13 @@ impl Northbridge {
     ) -> Self {
         let mut program = command(arguments, settings);
         program.envs(variables.iter().map(|(name, value)| (name, value)));
+        Self::spawn(&program)
+    }
+
+    /// Like [`Northbridge::start`], as a service manager does that listens on `socket`.
+    pub fn start_notifying(socket: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut program = command(arguments, settings);
+        program.env("NOTIFY_SOCKET", socket);
         Self::spawn(&program)
     }
 
