@@ -116,10 +116,12 @@ pub(super) fn transactional_config(settings: &Settings, transactional_id: &str) 
         // until a connection is opened or closed. Closing idle connections
         // makes it look again within seconds.
         .set("connections.max.idle.ms", "8000")
-        // The commit flushes whatever waits, so that a batch is one request
-        // per partition. A shorter linger costs CPU: while a request is in
-        // flight, librdkafka busy-waits on records whose linger has expired.
-        .set("linger.ms", "1000");
+        // Long enough for a batch to be one request per partition; short enough for it
+        // to leave while the offsets are sent, and not only when the commit flushes.
+        .set("linger.ms", "10")
+        // The coordinator refuses the offsets of a transaction until the markers of
+        // the one before are written, some milliseconds after its commit.
+        .set("retry.backoff.ms", "10");
     with_options(&mut config, settings, Clients::Producers);
     config
         .set("transactional.id", transactional_id)
