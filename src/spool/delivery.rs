@@ -74,7 +74,7 @@ impl Slots {
             let age = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
             let age = Duration::from_millis(age).as_secs_f64();
             self.metrics.oldest_age_seconds.set(age);
-            for slot in self.store.next_slots() {
+            for slot in self.store.slots() {
                 if self.can_deliver(slot) && self.busy.insert(slot) {
                     let (producer, store) = (self.producer.clone(), self.store.clone());
                     let metrics = self.metrics.clone();

@@ -140,7 +140,7 @@ impl Storage {
             self.take_back(slot);
         }
         // No push overtakes earlier ones of its key.
-        (takes_nothing || spool.store.precedes(slot)).then_some(slot)
+        (takes_nothing || spool.store.precedes(slot, record.key())).then_some(slot)
     }
 
     /// Spools what waits for acknowledgements of the partition, before any later push.
@@ -196,7 +196,7 @@ impl Storage {
     fn spool(&self, slot: Slot, record: &KeyedRecord, deadline: Instant, on_stored: OnStored) {
         let (storage, kept) = (self.clone(), record.clone());
         let on_appended = Box::new(move |result: Result<Stored, StorageError>| match result {
-            Err(_) if !storage.precedes(slot) => {
+            Err(_) if !storage.precedes(slot, &kept) => {
                 storage.produce(kept, deadline, May::NotSpool, on_stored);
             }
             result => on_stored(result),
@@ -204,9 +204,9 @@ impl Storage {
         self.append(slot, record, on_appended);
     }
 
-    fn precedes(&self, slot: Slot) -> bool {
+    fn precedes(&self, slot: Slot, record: &KeyedRecord) -> bool {
         let spool = self.0.spool.as_ref();
-        spool.is_some_and(|spool| spool.store.precedes(slot))
+        spool.is_some_and(|spool| spool.store.precedes(slot, record.key()))
     }
 
     fn append(&self, slot: Slot, record: &KeyedRecord, on_stored: OnStored) {
@@ -222,6 +222,6 @@ impl Storage {
         let on_spooled = Box::new(move |result: Result<Spooled, AppendError>| {
             on_stored(result.map(Stored::Spooled).map_err(StorageError::Spool));
         });
-        spool.store.append(entry, on_spooled);
+        spool.store.append(entry, record.key(), on_spooled);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::Slot;
 use super::log::{AppendError, Cursor, Entry, Log, LogConfig, OpenError, Stored, Waiting};
 use super::metrics::SpoolMetrics;
+use crate::kafka::partition_of_key;
 use crate::process::vital;
 
 /// The most bytes that one write and one sync take.
@@ -119,22 +120,21 @@ impl Store {
         Ok(Self { requests, pending })
     }
 
-    /// Appends an entry. From this call on it [precedes](Store::precedes) what comes
-    /// later.
-    pub(crate) fn append(&self, entry: Entry, on_spooled: OnSpooled) {
-        self.pending.add(&entry);
+    /// Appends an entry with this key, whose slot is where it would go now. From this call
+    /// on it [precedes](Store::precedes) what comes later.
+    pub(crate) fn append(&self, mut entry: Entry, key: Option<&[u8]>, on_spooled: OnSpooled) {
+        entry.slot = self.pending.add(&entry, key);
         // The thread ends only after the last sender.
         let _ = self.requests.send(Request::Append(entry, on_spooled));
     }
 
     /// Returns whether an entry that has not been delivered, or is about to be appended,
-    /// may have the key of a record for this slot.
-    pub(crate) fn precedes(&self, slot: Slot) -> bool {
-        self.len() > 0
-            && self.pending.lock().keys().any(|other| {
-                let is_keyed_alike = other.partitions == slot.partitions;
-                other.topic == slot.topic && (!is_keyed_alike || *other == slot)
-            })
+    /// may have the key of a record that would go to this slot.
+    pub(crate) fn precedes(&self, slot: Slot, key: Option<&[u8]>) -> bool {
+        self.len() > 0 && {
+            let by_slot = self.pending.lock();
+            by_slot.contains_key(&slot_among(&by_slot, slot, key))
+        }
     }
 
     /// Returns whether it may take the place of Kafka: the last push found room, and the
@@ -164,18 +164,9 @@ impl Store {
         by_slot.values().map(|waiting| waiting.oldest_ms).min()
     }
 
-    /// The slots that come next. While those of a topic differ in the number of its
-    /// partitions, the older ones do.
-    pub(crate) fn next_slots(&self) -> Vec<Slot> {
-        let by_slot = self.pending.lock();
-        let is_next = |slot: &Slot| {
-            let of_topic = by_slot
-                .iter()
-                .filter(|(other, _)| other.topic == slot.topic);
-            let oldest = of_topic.min_by_key(|(_, waiting)| waiting.oldest_ms);
-            oldest.is_some_and(|(oldest, _)| oldest.partitions == slot.partitions)
-        };
-        by_slot.keys().copied().filter(is_next).collect()
+    /// The slots with entries that have not been delivered.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.pending.lock().keys().copied().collect()
     }
 
     /// Copies an entry that cannot be delivered to a file of its own.
@@ -227,13 +218,12 @@ impl Pending {
         self.by_slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, entry: &Entry) {
+    fn add(&self, entry: &Entry, key: Option<&[u8]>) -> Slot {
         let mut by_slot = self.lock();
-        by_slot
-            .entry(entry.slot)
-            .or_default()
-            .add(entry.received_ms);
+        let slot = slot_among(&by_slot, entry.slot, key);
+        by_slot.entry(slot).or_default().add(entry.received_ms);
         self.all.fetch_add(1, Ordering::Release);
+        slot
     }
 
     /// Entries were delivered, up to one that was received at this time.
@@ -271,6 +261,23 @@ impl Pending {
         if let Some(waiting) = by_slot.remove(&slot) {
             self.all.fetch_sub(waiting.count, Ordering::Release);
         }
+    }
+}
+
+/// The slot of a record that would now go to `slot`, among those with entries.
+///
+/// While entries of a topic are spooled, its partitions are counted as for the first of
+/// them: so a key has one slot, whose order is the key's, even if partitions are added, or
+/// are not known after a restart without Kafka.
+fn slot_among(by_slot: &BTreeMap<Slot, Waiting>, slot: Slot, key: Option<&[u8]>) -> Slot {
+    let of_topic = by_slot.keys().find(|other| other.topic == slot.topic);
+    match of_topic {
+        Some(&Slot { partitions, .. }) if partitions != slot.partitions => Slot {
+            partitions,
+            partition: key.map_or(0, |key| partition_of_key(key, partitions)),
+            ..slot
+        },
+        Some(_) | None => slot,
     }
 }
 
@@ -431,22 +438,23 @@ mod tests {
     fn an_entry_precedes_later_records_from_its_append_until_its_delivery() {
         let directory = TempDir::new().unwrap();
         let store = store(&directory, 1 << 30);
-        assert!(!store.precedes(SLOT));
+        assert!(!store.precedes(SLOT, None));
         let (reply, spooled) = mpsc::channel();
         for number in 0..1_000 {
             let reply = reply.clone();
             let reply = Mutex::new(reply);
             store.append(
                 entry(number),
+                None,
                 Box::new(move |result| reply.into_inner().unwrap().send(result.unwrap()).unwrap()),
             );
-            assert!(store.precedes(SLOT));
+            assert!(store.precedes(SLOT, None));
         }
         drop(reply);
         assert_eq!(spooled.iter().count(), 1_000);
         let mut cursor = Cursor::default();
         let mut next = 0;
-        while store.precedes(SLOT) {
+        while store.precedes(SLOT, None) {
             let entries = read(&store, cursor);
             for stored in &entries {
                 assert_eq!(stored.entry.received_ms, next);
@@ -455,7 +463,7 @@ mod tests {
             cursor = delivered(&store, entries);
         }
         assert_eq!(next, 1_000);
-        assert!(store.next_slots().is_empty());
+        assert!(store.slots().is_empty());
     }
 
     #[test]
@@ -466,10 +474,42 @@ mod tests {
         let reply = Mutex::new(reply);
         store.append(
             entry(0),
+            None,
             Box::new(move |result| reply.into_inner().unwrap().send(result).unwrap()),
         );
         let result = spooled.recv().unwrap();
         assert!(matches!(result, Err(AppendError::Full)), "{result:?}");
-        assert!(!store.precedes(SLOT));
+        assert!(!store.precedes(SLOT, None));
+    }
+
+    #[test]
+    fn a_key_keeps_its_slot_while_partitions_are_added_or_not_known() {
+        let directory = TempDir::new().unwrap();
+        let store = store(&directory, 1 << 30);
+        let key = Some(&b"key"[..]);
+        let now = |partitions| Slot {
+            partitions,
+            partition: partition_of_key(b"key", partitions),
+            ..SLOT
+        };
+        let append = |partitions| {
+            let (reply, spooled) = mpsc::channel();
+            let reply = Mutex::new(reply);
+            let entry = Entry {
+                slot: now(partitions),
+                ..entry(0)
+            };
+            store.append(
+                entry,
+                key,
+                Box::new(move |result| reply.into_inner().unwrap().send(result).unwrap()),
+            );
+            spooled.recv().unwrap().unwrap().slot()
+        };
+        assert_eq!(append(6), now(6));
+        assert_eq!(append(0), now(6), "a restart without Kafka");
+        assert_eq!(append(9), now(6), "partitions were added");
+        assert!(store.precedes(now(9), key));
+        assert_eq!(store.slots(), [now(6)]);
     }
 }
