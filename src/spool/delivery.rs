@@ -18,8 +18,11 @@ use crate::process::vital;
 
 /// What of a slot is under way at a time: enough for a batch, and little beside live pushes.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// How long a record of the spool is retried before its slot begins again.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a record of the spool is retried before its slot begins again. Long, since
+/// later records of its key wait behind it; if its partition is down, it is taken back.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(600);
+/// The pause before the spool is read again after an error.
+const READ_PAUSE: Duration = Duration::from_secs(10);
 /// How often slots whose partition takes nothing are looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -115,7 +118,7 @@ async fn deliver_slot(producer: &Producer, store: &Store, metrics: &SpoolMetrics
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(%error, "cannot read the spool; retrying");
-                return tokio::time::sleep(DELIVERY_TIMEOUT).await;
+                return tokio::time::sleep(READ_PAUSE).await;
             }
         };
         let all = entries.len();
@@ -154,6 +157,9 @@ async fn deliver(
             None => drop(told),
         }
         settled.push(settlement);
+    }
+    if let Some(first) = entries.first() {
+        store.hand_over(first.entry.slot, entries.len());
     }
     let mut delivered = 0;
     for (settlement, stored) in settled.into_iter().zip(entries) {

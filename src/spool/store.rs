@@ -37,11 +37,20 @@ pub(crate) struct Store {
 struct Pending {
     /// Of all slots, so that an empty store costs one comparison.
     all: AtomicU64,
-    by_slot: Mutex<BTreeMap<Slot, Waiting>>,
+    by_slot: Mutex<BTreeMap<Slot, Backlog>>,
     /// The last append found no room, or failed.
     is_stuck: AtomicBool,
     /// Kafka has acknowledged a push, of this process or of an earlier one.
     is_proven: AtomicBool,
+}
+
+/// The entries of a slot that have not been delivered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backlog {
+    waiting: Waiting,
+    /// How many of them, the first ones, the producer has. Later records of their keys
+    /// follow them there.
+    handed_over: u64,
 }
 
 enum Request {
@@ -76,8 +85,18 @@ impl Store {
         let directory = config.directory.clone();
         let max_bytes = config.max_bytes;
         let (log, damage) = Log::open(config)?;
-        let by_slot = log.pending();
-        let all = by_slot.values().map(|waiting| waiting.count).sum();
+        let by_slot: BTreeMap<Slot, Backlog> = (log.pending().into_iter())
+            .map(|(slot, waiting)| {
+                (
+                    slot,
+                    Backlog {
+                        waiting,
+                        handed_over: 0,
+                    },
+                )
+            })
+            .collect();
+        let all = by_slot.values().map(|backlog| backlog.waiting.count).sum();
         if damage.places > 0 {
             let places = damage.places;
             tracing::error!(
@@ -128,12 +147,21 @@ impl Store {
         let _ = self.requests.send(Request::Append(entry, on_spooled));
     }
 
-    /// Returns whether an entry that has not been delivered, or is about to be appended,
-    /// may have the key of a record that would go to this slot.
+    /// Returns whether an entry that the producer does not have, or that is about to be
+    /// appended, may have the key of a record that would go to this slot.
     pub(crate) fn precedes(&self, slot: Slot, key: Option<&[u8]>) -> bool {
         self.len() > 0 && {
             let by_slot = self.pending.lock();
-            by_slot.contains_key(&slot_among(&by_slot, slot, key))
+            let backlog = by_slot.get(&slot_among(&by_slot, slot, key));
+            backlog.is_some_and(|backlog| backlog.handed_over < backlog.waiting.count)
+        }
+    }
+
+    /// The producer has so many more entries of a slot, until they are
+    /// [delivered](Store::delivered), or not.
+    pub(crate) fn hand_over(&self, slot: Slot, count: usize) {
+        if let Some(backlog) = self.pending.lock().get_mut(&slot) {
+            backlog.handed_over += u64::try_from(count).unwrap_or(u64::MAX);
         }
     }
 
@@ -161,7 +189,8 @@ impl Store {
     /// When the oldest entry was received, if there is one: milliseconds of Unix time.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
         let by_slot = self.pending.lock();
-        by_slot.values().map(|waiting| waiting.oldest_ms).min()
+        let oldest = by_slot.values().map(|backlog| backlog.waiting.oldest_ms);
+        oldest.min()
     }
 
     /// The slots with entries that have not been delivered.
@@ -214,14 +243,15 @@ impl Store {
 }
 
 impl Pending {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Slot, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Slot, Backlog>> {
         self.by_slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, entry: &Entry, key: Option<&[u8]>) -> Slot {
         let mut by_slot = self.lock();
         let slot = slot_among(&by_slot, entry.slot, key);
-        by_slot.entry(slot).or_default().add(entry.received_ms);
+        let backlog = by_slot.entry(slot).or_default();
+        backlog.waiting.add(entry.received_ms);
         self.all.fetch_add(1, Ordering::Release);
         slot
     }
@@ -229,7 +259,7 @@ impl Pending {
     /// Entries were delivered, up to one that was received at this time.
     fn remove(&self, slot: Slot, count: u64, received_ms: u64) {
         let mut by_slot = self.lock();
-        let Some(waiting) = by_slot.get_mut(&slot) else {
+        let Some(Backlog { waiting, .. }) = by_slot.get_mut(&slot) else {
             return;
         };
         let count = count.min(waiting.count);
@@ -240,6 +270,13 @@ impl Pending {
             by_slot.remove(&slot);
         }
         self.all.fetch_sub(count, Ordering::Release);
+    }
+
+    /// The producer has entries of the slot no more, delivered or not.
+    fn hand_back(&self, slot: Slot) {
+        if let Some(backlog) = self.lock().get_mut(&slot) {
+            backlog.handed_over = 0;
+        }
     }
 
     /// Notes whether there is room, and logs when that begins and ends.
@@ -258,8 +295,8 @@ impl Pending {
     /// The slot has none, whatever was counted: they were damaged.
     fn clear(&self, slot: Slot) {
         let mut by_slot = self.lock();
-        if let Some(waiting) = by_slot.remove(&slot) {
-            self.all.fetch_sub(waiting.count, Ordering::Release);
+        if let Some(backlog) = by_slot.remove(&slot) {
+            self.all.fetch_sub(backlog.waiting.count, Ordering::Release);
         }
     }
 }
@@ -269,7 +306,7 @@ impl Pending {
 /// While entries of a topic are spooled, its partitions are counted as for the first of
 /// them: so a key has one slot, whose order is the key's, even if partitions are added, or
 /// are not known after a restart without Kafka.
-fn slot_among(by_slot: &BTreeMap<Slot, Waiting>, slot: Slot, key: Option<&[u8]>) -> Slot {
+fn slot_among(by_slot: &BTreeMap<Slot, Backlog>, slot: Slot, key: Option<&[u8]>) -> Slot {
     let of_topic = by_slot.keys().find(|other| other.topic == slot.topic);
     match of_topic {
         Some(&Slot { partitions, .. }) if partitions != slot.partitions => Slot {
@@ -343,6 +380,9 @@ impl Worker {
                 reply,
             } => {
                 let noted = self.log.delivered(&entries, count);
+                if let Some(first) = entries.first() {
+                    self.pending.hand_back(first.entry.slot);
+                }
                 if let Some(last) = entries[..count].last() {
                     let count = u64::try_from(count).unwrap_or(u64::MAX);
                     let entry = &last.entry;

@@ -18,9 +18,9 @@ const FAILURES_TO_BLACKLIST: f64 = 10.0;
 const MAX_RECOVERY_DELAY: Duration = Duration::from_secs(2);
 
 /// How long an ingress that was killed takes to start again and to find its partitions.
-const MAX_DELIVERY: Duration = Duration::from_secs(15);
+const MAX_DELIVERY: Duration = Duration::from_secs(30);
 /// How fast a spool is delivered at least, beside live pushes.
-const MIN_DELIVERED_PER_S: f64 = 2_000.0;
+const MIN_DELIVERED_PER_S: f64 = 1_000.0;
 
 /// Every push answered 200 is in its topic, byte for byte, under its key. If the
 /// load verifies states, they equal the model.
@@ -280,8 +280,8 @@ mod tests {
             spool_is_delivered(&fixture.journal, "test", spooled, took);
             fixture.problems()
         };
-        assert_eq!(delivered(20_000.0, 25), 0);
-        assert_eq!(delivered(20_000.0, 26), 1);
+        assert_eq!(delivered(20_000.0, 50), 0);
+        assert_eq!(delivered(20_000.0, 51), 1);
         assert_eq!(delivered(0.0, 1), 2);
     }
 

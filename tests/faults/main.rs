@@ -49,6 +49,14 @@ fn no_fault_loses_an_acknowledged_push() {
     let throughout = Simulation::start(&testbed, phases::throughout(&testbed), testbed.plan.seed);
     loop {
         phases::quiet(&testbed);
+        phases::one_broker_killed(&testbed, &mut random);
+        phases::one_broker_frozen(&testbed, &mut random);
+        streams::short_freezes(&testbed, &mut random);
+        mix::mix(&testbed, &mut random);
+        phases::full_disk(&testbed);
+        streams::lost_offsets(&testbed);
+        phases::rolling_restart(&testbed);
+        phases::all_brokers_gone(&testbed);
         spool::all_brokers_gone(&testbed, &mut random);
         if testbed.journal.started().elapsed() >= testbed.plan.duration {
             break;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::external_transactions::ExternalTransaction;
 use super::topics::Topics;
-use crate::support::{bodies, eventually};
 use crate::support::kafka_cluster::shared;
 use crate::support::northbridge::run;
 use crate::support::records::{NewRecord, add_partitions};
+use crate::support::{bodies, eventually};
 
 fn show(topics: &Topics, kind: &str, id: &str) -> Output {
     run(&["show", kind, id], &topics.settings(&[]))
