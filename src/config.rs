@@ -38,6 +38,7 @@ use keys::Keys;
 
 pub use error::ConfigError;
 pub(crate) use properties::Clients;
+pub(crate) use rules::SPOOL_TIME_MS;
 pub(crate) use secret::{MASK, Secret};
 #[cfg(test)]
 pub(crate) use sections::Basic;

@@ -1,10 +1,9 @@
 //! `northbridge show`: the current state of one command, device or operation.
 //!
 //! A state is the newest record of its key in a partition of its topic, which is
-//! read from its end. The partition is known from the key,
-//! as long as partitions were never added: then the states of earlier records are
-//! where they were, and the other partitions are read as well if the first one has
-//! no record of the key.
+//! read from its end. The partition is known from the key, as long as partitions were
+//! never added: then the states of earlier records are where they were, and the other
+//! partitions are read as well if the first one has no record of the key.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -16,8 +16,9 @@ use super::settle::{self, Origins};
 use super::values::PathTemplate;
 use super::{Auth, ClientAddress, Http, Settings, Streams, Tls, Topics};
 
-/// How long before its deadline a push is spooled that waits for Kafka.
-const SPOOL_TIME_MS: u64 = 1_000;
+/// How long before a push's deadline it is spooled, in milliseconds, and how long that may
+/// take.
+pub(crate) const SPOOL_TIME_MS: u64 = 1_000;
 
 /// The rules between settings that these settings break.
 pub(super) fn broken(settings: &Settings, origins: &Origins) -> Vec<Problem> {
@@ -88,8 +89,8 @@ impl Check<'_> {
         self.require(announce + answer < deadline, "shutdown.deadline_ms", &rule);
         let spool = &settings.spool;
         let rule = format!(
-            "must be less than http.answer_deadline_ms ({answer}) by more than 1000, or pushes \
-             are answered 503 before they are spooled"
+            "must be less than http.answer_deadline_ms ({answer}) by more than {SPOOL_TIME_MS}, or \
+             pushes are answered 503 before they are spooled"
         );
         let is_in_time = spool.after_ms.0 + SPOOL_TIME_MS < answer;
         self.require(

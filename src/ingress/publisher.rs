@@ -20,6 +20,7 @@ use super::admission::Reservation;
 use super::answer::Refusal;
 use super::metrics::{Outcome, PushMetrics};
 use super::trail::Trail;
+use crate::config::SPOOL_TIME_MS;
 use crate::kafka::DeliveryError;
 use crate::notification::NotifyType;
 use crate::process::logging::EVENTS;
@@ -27,8 +28,7 @@ use crate::record::KeyedRecord;
 use crate::spool::{Storage, StorageError, Stored};
 use crate::topics::Topic;
 
-/// How long before a push's deadline it is spooled, and how long that may take.
-const SPOOL_TIME: Duration = Duration::from_secs(1);
+const SPOOL_TIME: Duration = Duration::from_millis(SPOOL_TIME_MS);
 
 /// Publishes records, and tracks those still in flight.
 #[derive(Debug, Clone)]

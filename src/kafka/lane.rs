@@ -9,9 +9,10 @@
 //! `docs/BENCHMARKS.md` has the measurements.
 //!
 //! A record that failed comes back to its lane, which pauses: later records of
-//! its key must not overtake it. Brokers reject a batch as a whole, so the records of one
-//! that was rejected are sent one at a time, until the one that is at fault is found. While the producer is replaced, a lane holds
-//! everything; then it is retired, and new lanes take what it held.
+//! its key must not overtake it. Brokers reject a batch as a whole, so the records of
+//! one that was rejected are sent one at a time, until the one at fault is found. While
+//! the producer is replaced, a lane holds everything; then it is retired, and new lanes
+//! take what it held.
 //!
 //! A lane also tracks since when its partition has been unavailable. It knows
 //! nothing of librdkafka: its caller sends the jobs that it releases.
