@@ -187,6 +187,15 @@ impl<J> Lane<J> {
         std::mem::take(&mut self.lock().waiting)
     }
 
+    /// Takes what waits for the next batch and is expired.
+    pub(super) fn take_expired(&self, is_expired: impl Fn(&J) -> bool) -> VecDeque<J> {
+        let mut state = self.lock();
+        let waiting = std::mem::take(&mut state.waiting).into_iter();
+        let (expired, waiting) = waiting.partition(is_expired);
+        state.waiting = waiting;
+        expired
+    }
+
     /// Sends nothing more until the lane is retired.
     pub(super) fn hold(&self) {
         let mut state = self.lock();

@@ -174,25 +174,21 @@ impl Producer {
     pub(crate) fn destination(&self, record: &KeyedRecord) -> Destination {
         let (inner, now) = (&self.0, Instant::now());
         let lanes = &inner.lanes[record.topic().index()];
-        match lanes.choose(record.key(), inner.answer_deadline) {
-            Some(lane) => Destination {
-                partitions: self.partitions(record.topic()),
-                partition: lane.partition(),
-                unacknowledged_for: lane.unacknowledged_for(now),
-            },
-            None => Destination {
-                partitions: 0,
-                partition: 0,
-                unacknowledged_for: lanes.longest_unacknowledged(now),
-            },
+        let lane = lanes.choose(record.key(), inner.answer_deadline);
+        Destination {
+            partitions: self.partitions(record.topic()),
+            partition: lane.partition(),
+            unacknowledged_for: lane.unacknowledged_for(now),
         }
     }
 
     /// Takes back the records of a partition that wait for an acknowledgement of others
     /// and that librdkafka does not have, in their order.
     pub(crate) fn take_back(&self, topic: Topic, partition: i32) {
-        let lane = self.0.lanes[topic.index()].of_partition(partition);
-        for job in lane.map(|lane| lane.take_waiting()).unwrap_or_default() {
+        let lanes = &self.0.lanes[topic.index()];
+        let lane = lanes.of_partition(partition);
+        let lane = lane.unwrap_or_else(|| Arc::clone(lanes.unplaced()));
+        for job in lane.take_waiting() {
             (job.on_settled)(Settlement::TakenBack(Box::new(job.record)));
         }
     }
@@ -243,56 +239,21 @@ impl Inner {
     }
 
     fn deliver(self: &Arc<Self>, record: KeyedRecord, deadline: Instant, on_settled: OnSettled) {
-        let lanes = &self.lanes[record.topic().index()];
-        if let Some(lane) = lanes.choose(record.key(), self.answer_deadline) {
-            return self.submit(lane, record, deadline, on_settled);
-        }
-        let inner = Arc::clone(self);
-        self.runtime.spawn(async move {
-            match inner.lane(&record, deadline).await {
-                Ok(lane) => inner.submit(lane, record, deadline, on_settled),
-                Err(error) => on_settled(Settlement::Failed(error)),
-            }
-        });
-    }
-
-    /// Returns the lane of a record's partition; waits until the topic's
-    /// partitions are known.
-    async fn lane(
-        &self,
-        record: &KeyedRecord,
-        deadline: Instant,
-    ) -> Result<Arc<Lane<Job>>, DeliveryError> {
-        let topic = record.topic();
+        let (topic, now) = (record.topic(), Instant::now());
         let lanes = &self.lanes[topic.index()];
-        loop {
-            // Created before the check, so that no addition after it is missed.
-            let added = lanes.added();
-            if let Some(lane) = lanes.choose(record.key(), self.answer_deadline) {
-                return Ok(lane);
-            }
-            let unknown_for = lanes.longest_unacknowledged(Instant::now());
-            let waited = tokio::time::timeout_at(deadline.into(), added);
-            if unknown_for >= self.answer_deadline || waited.await.is_err() {
-                return Err(DeliveryError::UnknownTopic(topic));
-            }
-        }
-    }
-
-    /// Gives a record to a lane, unless that is down.
-    fn submit(
-        self: &Arc<Self>,
-        lane: Arc<Lane<Job>>,
-        record: KeyedRecord,
-        deadline: Instant,
-        on_settled: OnSettled,
-    ) {
-        let now = Instant::now();
+        let lane = lanes.choose(record.key(), self.answer_deadline);
+        let is_unplaced = Arc::ptr_eq(&lane, lanes.unplaced());
         if lane.is_down(self.answer_deadline, now) {
-            return on_settled(Settlement::Failed(DeliveryError::Unavailable {
-                partition: TopicPartition(record.topic(), lane.partition()),
+            let unavailable = || DeliveryError::Unavailable {
+                partition: TopicPartition(topic, lane.partition()),
                 unacknowledged_for: lane.unacknowledged_for(now),
-            }));
+            };
+            let unknown = || DeliveryError::UnknownTopic(topic);
+            let error = if is_unplaced { unknown() } else { unavailable() };
+            return on_settled(Settlement::Failed(error));
+        }
+        if is_unplaced {
+            self.expire_unplaced(topic, deadline);
         }
         self.enqueue(Job {
             lane,
@@ -300,6 +261,19 @@ impl Inner {
             submitted: now,
             deadline,
             on_settled,
+        });
+    }
+
+    /// Fails what still waits for its topic's partitions at `deadline`, and for longer.
+    fn expire_unplaced(self: &Arc<Self>, topic: Topic, deadline: Instant) {
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            let lane = inner.lanes[topic.index()].unplaced();
+            for job in lane.take_expired(|job| job.deadline <= deadline) {
+                let error = DeliveryError::UnknownTopic(topic);
+                (job.on_settled)(Settlement::Failed(error));
+            }
         });
     }
 
@@ -314,10 +288,7 @@ impl Inner {
                 Ok(None) => return,
                 Err(returned) => job = returned,
             }
-            match lanes.choose(job.record.key(), self.answer_deadline) {
-                Some(lane) => job.lane = lane,
-                None => return self.settle(job, Err(KafkaError::Canceled)),
-            }
+            job.lane = lanes.choose(job.record.key(), self.answer_deadline);
         }
     }
 

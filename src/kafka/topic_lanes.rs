@@ -1,8 +1,8 @@
 //! The lanes of one topic: one for each known partition, and which of them a
 //! record takes.
 //!
-//! Until the cluster has reported the topic's partitions, the topic has no
-//! lanes and counts as unacknowledged since it was created here. From then on
+//! Until the cluster has reported the topic's partitions, one lane holds all records,
+//! and counts as unacknowledged since it was created here. From then on
 //! lanes are added as partitions are; fewer partitions mean another topic of the
 //! same name, whose lanes are [new](TopicLanes::renewed).
 
@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
 use super::lane::Lane;
 use super::murmur2;
@@ -22,8 +20,8 @@ use super::murmur2;
 pub(super) struct TopicLanes<J> {
     /// By partition number.
     lanes: ArcSwap<Lanes<J>>,
-    added: Notify,
-    created: Instant,
+    /// Holds the records that come before the partitions are known.
+    unplaced: Arc<Lane<J>>,
     /// The number of partitions in the last metadata that had any.
     reported: AtomicUsize,
 }
@@ -33,10 +31,11 @@ pub(super) type Lanes<J> = Vec<Arc<Lane<J>>>;
 
 impl<J> TopicLanes<J> {
     pub(super) fn new() -> Self {
+        let unplaced = Lane::held(0);
+        unplaced.mark_unavailable(Instant::now());
         Self {
             lanes: ArcSwap::default(),
-            added: Notify::new(),
-            created: Instant::now(),
+            unplaced: Arc::new(unplaced),
             reported: AtomicUsize::new(0),
         }
     }
@@ -45,17 +44,18 @@ impl<J> TopicLanes<J> {
         self.lanes.load().len()
     }
 
-    /// Returns a future that resolves when lanes are added after this call.
-    pub(super) fn added(&self) -> Notified<'_> {
-        self.added.notified()
+    /// The lane that holds the records that come before the partitions are known.
+    pub(super) fn unplaced(&self) -> &Arc<Lane<J>> {
+        &self.unplaced
     }
 
-    /// Returns the lane that [`choose`] chooses. Returns `None` if the partitions
-    /// are not known yet.
-    pub(super) fn choose(&self, key: Option<&[u8]>, limit: Duration) -> Option<Arc<Lane<J>>> {
+    /// Returns the lane that [`choose`] chooses, or the one of
+    /// [unplaced](TopicLanes::unplaced) records if the partitions are not known yet.
+    pub(super) fn choose(&self, key: Option<&[u8]>, limit: Duration) -> Arc<Lane<J>> {
         let lanes = self.lanes.load();
-        let index = choose(&lanes, key, limit)?;
-        lanes.get(index).cloned()
+        let index = choose(&lanes, key, limit);
+        let lane = index.and_then(|index| lanes.get(index));
+        Arc::clone(lane.unwrap_or(&self.unplaced))
     }
 
     /// Returns the largest offset that a partition has acknowledged, if any.
@@ -94,7 +94,8 @@ impl<J> TopicLanes<J> {
     }
 
     /// Applies the topic's metadata: for each partition, whether it is
-    /// available. An empty slice means that the topic was not found.
+    /// available. An empty slice means that the topic was not found. The first lanes hold
+    /// their records, which follow the [unplaced](TopicLanes::unplaced) ones.
     pub(super) fn update_metadata(&self, available: &[bool]) {
         if available.is_empty() {
             return self.mark_unavailable();
@@ -117,12 +118,16 @@ impl<J> TopicLanes<J> {
         if partitions <= known.len() {
             return;
         }
+        let new = if known.is_empty() {
+            Lane::held
+        } else {
+            Lane::new
+        };
         let mut lanes = known.to_vec();
         for partition in (0..).take(partitions).skip(lanes.len()) {
-            lanes.push(Arc::new(Lane::new(partition)));
+            lanes.push(Arc::new(new(partition)));
         }
         self.lanes.store(Arc::new(lanes));
-        self.added.notify_waiters();
     }
 
     pub(super) fn mark_unavailable(&self) {
@@ -162,7 +167,7 @@ impl<J> TopicLanes<J> {
     }
 
     fn unknown_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.created)
+        self.unplaced.unacknowledged_for(now)
     }
 }
 
@@ -197,18 +202,23 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_lane_until_the_partitions_are_known() {
+    fn one_lane_holds_all_records_until_the_partitions_are_known() {
         let lanes = lanes(0);
-        assert!(lanes.choose(Some(b"key"), LIMIT).is_none());
+        let is_unplaced = || {
+            let lane = lanes.choose(Some(b"key"), LIMIT);
+            assert!(lane.is_held(), "the first lanes wait for unplaced records");
+            Arc::ptr_eq(&lane, lanes.unplaced())
+        };
+        assert!(is_unplaced());
         lanes.update_metadata(&[false, true]);
         assert_eq!(lanes.partition_count(), 2);
-        assert!(lanes.choose(Some(b"key"), LIMIT).is_some());
+        assert!(!is_unplaced());
     }
 
     #[test]
     fn a_key_takes_the_lane_that_javas_partitioner_chooses() {
         let lanes = lanes(6);
-        let lane = lanes.choose(Some(b"21"), LIMIT).unwrap();
+        let lane = lanes.choose(Some(b"21"), LIMIT);
         let partition = usize::try_from(lane.partition()).unwrap();
         assert_eq!(partition, murmur2::partition(b"21", 6));
     }
@@ -216,11 +226,11 @@ mod tests {
     #[test]
     fn a_record_without_a_key_avoids_lanes_that_are_down() {
         let lanes = lanes(2);
-        let lane = lanes.choose(Some(b"key"), LIMIT).unwrap();
+        let lane = lanes.choose(Some(b"key"), LIMIT);
         let long_ago = Instant::now().checked_sub(LIMIT).unwrap();
         lane.mark_unavailable(long_ago);
         for _ in 0..20 {
-            let other = lanes.choose(None, LIMIT).unwrap();
+            let other = lanes.choose(None, LIMIT);
             assert_ne!(other.partition(), lane.partition());
         }
     }
@@ -228,7 +238,7 @@ mod tests {
     #[test]
     fn lanes_are_kept_when_partitions_are_added() {
         let lanes = lanes(1);
-        let before = lanes.choose(None, LIMIT).unwrap();
+        let before = lanes.choose(None, LIMIT);
         lanes.update_metadata(&[true, true]);
         assert!(Arc::ptr_eq(&before, &lanes.lanes.load()[0]));
     }

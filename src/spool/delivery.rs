@@ -161,10 +161,15 @@ async fn deliver(
     if let Some(first) = entries.first() {
         store.hand_over(first.entry.slot, entries.len());
     }
-    let mut delivered = 0;
-    for (settlement, stored) in settled.into_iter().zip(entries) {
-        match settlement.await {
-            Ok(Settlement::Delivered(_)) => metrics.delivered.inc(),
+    // Waits for all of them even if one failed: none may be stored after its repeat was
+    // given to the producer.
+    let mut first_failed = None;
+    for (index, (settlement, stored)) in settled.into_iter().zip(entries).enumerate() {
+        let settlement = settlement.await;
+        if first_failed.is_some() {
+            continue;
+        }
+        match settlement {
             Ok(Settlement::Failed(error @ DeliveryError::Rejected { .. })) => {
                 tracing::error!(%error, "Kafka rejected a push of the spool; it is set aside");
                 set_aside(store, stored).await;
@@ -173,11 +178,13 @@ async fn deliver(
                 tracing::error!("a push of the spool cannot be read; it is set aside");
                 set_aside(store, stored).await;
             }
-            Ok(Settlement::Failed(_) | Settlement::TakenBack(_)) => break,
+            Ok(Settlement::Failed(_) | Settlement::TakenBack(_)) => {
+                first_failed = Some(index);
+            }
+            Ok(Settlement::Delivered(_)) => metrics.delivered.inc(),
         }
-        delivered += 1;
     }
-    delivered
+    first_failed.unwrap_or(entries.len())
 }
 
 async fn read(store: &Store, slot: Slot, cursor: Cursor) -> std::io::Result<Vec<Stored>> {

@@ -9,6 +9,7 @@ use crate::support::failing_disk::{DiskError, FailingDisk};
 use crate::support::http::try_post;
 use crate::support::mock::Mock;
 use crate::support::northbridge::{Northbridge, run};
+use crate::support::ordered::{PushesInOrder, first_values};
 use crate::support::records::Record;
 
 const TOPIC: &str = "iot.command-status";
@@ -119,6 +120,27 @@ fn a_killed_process_loses_nothing_of_its_spool() {
     let first = records.iter().find(|record| record.key_text() == "r-1");
     let header = |name: &str| first.unwrap().header(name);
     assert!(header("ce_time").is_some() && header("ce_id").is_some());
+}
+
+/// As long as nothing is known of the partitions, all pushes wait together.
+#[test]
+fn pushes_keep_their_order_from_the_start_of_a_process_without_kafka() {
+    let (mock, spool) = (Mock::start(), Spool::new());
+    mock.go_down();
+    let ingress = mock.ingress(&spool.settings(&[("spool.after_ms", "1000")]));
+    let of_device = |number| message_confirm("one-key", &format!("d-{number}"), "sent");
+    let bodies: Vec<String> = (0..10).map(of_device).collect();
+    let waiting = PushesInOrder::send(&ingress, &bodies[..5]);
+    ingress.wait_for_metric("northbridge_pushes_in_flight", &[], 5.0);
+    // Until one of them is spooled.
+    for body in &bodies[5..] {
+        assert_eq!(push(&ingress, body), 200);
+    }
+    assert_eq!(waiting.statuses(), [200; 5]);
+    mock.come_back();
+    ingress.wait_until_ready();
+    wait_until_delivered(&ingress);
+    assert_eq!(first_values(&mock.records(TOPIC), "one-key"), bodies);
 }
 
 #[test]

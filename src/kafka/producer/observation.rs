@@ -64,7 +64,13 @@ impl Producer {
     /// Applies a topic's metadata: for each partition, whether it is
     /// available. An empty slice means that the topic was not found.
     pub(in crate::kafka) fn update_metadata(&self, topic: Topic, available: &[bool]) {
-        self.0.lanes[topic.index()].update_metadata(available);
+        let lanes = &self.0.lanes[topic.index()];
+        let was_known = lanes.partition_count() > 0;
+        lanes.update_metadata(available);
+        if !was_known && lanes.partition_count() > 0 {
+            let unplaced = std::slice::from_ref(lanes.unplaced());
+            self.0.move_records(unplaced, &lanes.all());
+        }
     }
 
     /// Marks every partition as unavailable, because no broker is reachable.

@@ -9,7 +9,8 @@ use rdkafka::producer::{Producer as _, PurgeConfig};
 
 use super::{Handle, Inner, Job, Producer};
 use crate::kafka;
-use crate::kafka::topic_lanes::{self, TopicLanes};
+use crate::kafka::lane::Lane;
+use crate::kafka::topic_lanes::{self, Lanes, TopicLanes};
 
 /// How long a replaced producer may take for the acknowledgements of its
 /// healthy partitions, and for reporting what is then purged.
@@ -65,12 +66,18 @@ impl Inner {
         // Before the old lanes retire, so that whoever finds one retired finds
         // the new one. Later records wait there for those that are moved.
         let old = topic.install(new.clone());
+        self.move_records(&old, &new);
+    }
+
+    /// Retires the old lanes, and gives what they held to new ones, in its order and
+    /// before what those hold since.
+    pub(super) fn move_records(self: &Arc<Self>, old: &[Arc<Lane<Job>>], new: &Lanes<Job>) {
         let mut jobs: Vec<Job> = old.iter().flat_map(|lane| lane.retire()).collect();
         jobs.sort_by_key(|job| job.submitted);
         let mut moved: Vec<VecDeque<Job>> = new.iter().map(|_| VecDeque::new()).collect();
         for mut job in jobs {
             let key = job.record.key();
-            if let Some(index) = topic_lanes::choose(&new, key, self.answer_deadline) {
+            if let Some(index) = topic_lanes::choose(new, key, self.answer_deadline) {
                 job.lane = Arc::clone(&new[index]);
                 moved[index].push_back(job);
             }
