@@ -46,6 +46,25 @@ struct Ingress {
     push_metrics: Arc<PushMetrics>,
 }
 
+/// What decompresses one body after the other.
+struct Decompression {
+    runtime: Runtime,
+    metrics: Arc<PushMetrics>,
+    admission: Admission,
+}
+
+static DECOMPRESSION: LazyLock<Decompression> = LazyLock::new(|| {
+    let metrics = Arc::new(PushMetrics::register(&Metrics::new(), false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    Decompression {
+        runtime: runtime.expect("a runtime"),
+        admission: Admission::new(&Limits::default(), Arc::clone(&metrics)),
+        metrics,
+    }
+});
+
 static INGRESS: LazyLock<Mutex<Ingress>> = LazyLock::new(|| Mutex::new(Ingress::new()));
 
 impl Ingress {
@@ -138,12 +157,12 @@ pub fn body(bytes: &[u8]) {
         return;
     };
     let limit = usize::from(u16::from_be_bytes(*limit));
-    let metrics = Arc::new(PushMetrics::register(&Metrics::new(), false));
-    let admission = Admission::new(&Limits::default(), Arc::clone(&metrics));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let received = runtime.expect("a runtime").block_on(async {
+    let Decompression {
+        runtime,
+        metrics,
+        admission,
+    } = &*DECOMPRESSION;
+    let received = runtime.block_on(async {
         let mut reservation = admission.reserve(None).await.expect("room");
         decompress(Bytes::copy_from_slice(gzip), limit, &mut reservation).await
     });

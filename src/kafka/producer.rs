@@ -244,12 +244,14 @@ impl Inner {
         let lane = lanes.choose(record.key(), self.answer_deadline);
         let is_unplaced = Arc::ptr_eq(&lane, lanes.unplaced());
         if lane.is_down(self.answer_deadline, now) {
-            let unavailable = || DeliveryError::Unavailable {
-                partition: TopicPartition(topic, lane.partition()),
-                unacknowledged_for: lane.unacknowledged_for(now),
+            let error = if is_unplaced {
+                DeliveryError::UnknownTopic(topic)
+            } else {
+                DeliveryError::Unavailable {
+                    partition: TopicPartition(topic, lane.partition()),
+                    unacknowledged_for: lane.unacknowledged_for(now),
+                }
             };
-            let unknown = || DeliveryError::UnknownTopic(topic);
-            let error = if is_unplaced { unknown() } else { unavailable() };
             return on_settled(Settlement::Failed(error));
         }
         if is_unplaced {

@@ -41,23 +41,34 @@ use plan::Plan;
 use simulation::Simulation;
 use testbed::Testbed;
 
+/// The phases of a round, in their order.
+const PHASES: [(&str, fn(&Testbed, &mut Rng)); 10] = [
+    ("quiet", |testbed, _| phases::quiet(testbed)),
+    ("broker-killed", phases::one_broker_killed),
+    ("broker-frozen", phases::one_broker_frozen),
+    ("short-freezes", streams::short_freezes),
+    ("mix", mix::mix),
+    ("full-disk", |testbed, _| phases::full_disk(testbed)),
+    ("lost-offsets", |testbed, _| streams::lost_offsets(testbed)),
+    ("rolling-restart", |testbed, _| {
+        phases::rolling_restart(testbed);
+    }),
+    ("outage", |testbed, _| phases::all_brokers_gone(testbed)),
+    ("spooled-outage", spool::all_brokers_gone),
+];
+
 #[test]
 fn no_fault_loses_an_acknowledged_push() {
-    let plan = Plan::from_environment();
+    let plan = Plan::from_environment(&PHASES.map(|(name, _)| name));
     let mut random = Rng::with_seed(plan.seed);
     let testbed = Testbed::start(plan);
     let throughout = Simulation::start(&testbed, phases::throughout(&testbed), testbed.plan.seed);
     loop {
-        phases::quiet(&testbed);
-        phases::one_broker_killed(&testbed, &mut random);
-        phases::one_broker_frozen(&testbed, &mut random);
-        streams::short_freezes(&testbed, &mut random);
-        mix::mix(&testbed, &mut random);
-        phases::full_disk(&testbed);
-        streams::lost_offsets(&testbed);
-        phases::rolling_restart(&testbed);
-        phases::all_brokers_gone(&testbed);
-        spool::all_brokers_gone(&testbed, &mut random);
+        for (name, phase) in PHASES {
+            if testbed.plan.has(name) {
+                phase(&testbed, &mut random);
+            }
+        }
         if testbed.journal.started().elapsed() >= testbed.plan.duration {
             break;
         }

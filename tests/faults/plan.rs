@@ -8,6 +8,7 @@ use std::time::Duration;
 const DURATION: &str = "NORTHBRIDGE_FAULTS_DURATION";
 const RATE: &str = "NORTHBRIDGE_FAULTS_RATE";
 const SPOOLED_OUTAGE: &str = "NORTHBRIDGE_FAULTS_SPOOLED_OUTAGE";
+const PHASES: &str = "NORTHBRIDGE_FAULTS_PHASES";
 const SEED: &str = "NORTHBRIDGE_FAULTS_SEED";
 const DIRECTORY: &str = "NORTHBRIDGE_FAULTS_DIRECTORY";
 
@@ -20,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) rate: u32,
     /// How long all brokers are down while the ingresses have a spool.
     pub(crate) spooled_outage: Duration,
+    /// The phases of a round.
+    phases: Vec<String>,
     /// Determines the order of the faults, and the pushes.
     pub(crate) seed: u64,
     /// The directory for results and logs.
@@ -35,13 +38,18 @@ impl Plan {
         self.file("report.html")
     }
 
+    /// Whether a round has a phase.
+    pub(crate) fn has(&self, phase: &str) -> bool {
+        self.phases.iter().any(|chosen| chosen == phase)
+    }
+
     fn file(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 
-    /// Reads the environment. The default is one round, which takes ten minutes,
-    /// with a random seed.
-    pub(crate) fn from_environment() -> Self {
+    /// Reads the environment. The default is one round of all these phases, which takes
+    /// eleven minutes, with a random seed.
+    pub(crate) fn from_environment(phases: &[&str]) -> Self {
         let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..1 << 32));
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let directory = env::var_os(DIRECTORY)
@@ -51,10 +59,21 @@ impl Plan {
             duration: duration(DURATION).unwrap_or_default(),
             rate: number(RATE).map_or(120, |rate| u32::try_from(rate).unwrap()),
             spooled_outage: duration(SPOOLED_OUTAGE).unwrap_or(Duration::from_secs(45)),
+            phases: chosen(phases),
             seed,
             directory,
         }
     }
+}
+
+fn chosen(phases: &[&str]) -> Vec<String> {
+    let chosen = env::var(PHASES).unwrap_or_else(|_| phases.join(","));
+    let chosen: Vec<String> = chosen.split(',').map(str::to_owned).collect();
+    for phase in &chosen {
+        let is_known = phases.contains(&phase.as_str());
+        assert!(is_known, "{PHASES}: {phase:?} is none of {phases:?}");
+    }
+    chosen
 }
 
 fn number(variable: &str) -> Option<u64> {
