@@ -1,5 +1,5 @@
-//! Compares the ingress, without and with a spool, with its floor, on librdkafka's mock
-//! cluster: CPU per push, and memory with 1,000 pushes in flight.
+//! Compares the ingress, without and with a spool, and with every push traced, with its
+//! floor, on librdkafka's mock cluster: CPU per push, and memory with 1,000 pushes in flight.
 //!
 //! Each is a process of its own. They get the same load alternately, so that
 //! whatever else the machine does affects both. The floor is
@@ -22,6 +22,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use support::child::ChildGuard;
+use support::collector::Collector;
 use support::load::{Load, Report, Until};
 use support::northbridge::Northbridge;
 use usage::{cpu_time, median, memory_mb, percentile};
@@ -77,10 +78,18 @@ fn cpu(broker: &Broker) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let spool = directory.path().display().to_string();
     let with_spool = ingress(broker, &[("spool.directory", &spool)]);
+    let collector = Collector::start();
+    let endpoint = collector.endpoint();
+    let traced = [
+        ("telemetry.otlp_endpoint", &*endpoint),
+        ("telemetry.sampling_ratio", "1"),
+    ];
+    let traced = ingress(broker, &traced);
     let (_floor_process, floor) = start_floor(broker);
     let candidates = [
         candidate("ingress", &program),
         candidate("with spool", &with_spool),
+        candidate("traced", &traced),
         floor,
     ];
     println!(
@@ -100,9 +109,10 @@ fn cpu(broker: &Broker) {
         for (candidate, measurements) in candidates.iter().zip(&measurements) {
             print_row(rate_per_s, candidate.name, measurements);
         }
-        let [ingress, with_spool, floor] = &measurements;
+        let [ingress, with_spool, traced, floor] = &measurements;
         print_ratio("ingress / floor", ingress, floor);
         print_ratio("with spool / without", with_spool, ingress);
+        print_ratio("traced / not", traced, ingress);
     }
 }
 

@@ -21,6 +21,7 @@ mod rules;
 mod secret;
 mod sections;
 mod settle;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod value_rules;
@@ -43,10 +44,11 @@ pub(crate) use secret::{MASK, Secret};
 #[cfg(test)]
 pub(crate) use sections::Basic;
 pub(crate) use sections::{
-    Admin, Auth, ClientAddress, Limits, LogFormat, LogLevel, Shutdown, Spool, Streams, Tls,
-    UnreadablePolicy,
+    Admin, Auth, ClientAddress, Limits, LogFormat, LogLevel, Shutdown, Spool, Streams, Telemetry,
+    Tls, UnreadablePolicy,
 };
 pub use sections::{Http, Kafka, Log, Topics};
+pub(crate) use telemetry::{Endpoint, Ratio, SecretHeader};
 pub use values::Millis;
 pub(crate) use values::PathTemplate;
 
@@ -66,6 +68,7 @@ pub struct Settings {
     /// The names and settings of the topics on the cluster.
     pub topics: Topics,
     pub(crate) admin: Admin,
+    pub(crate) telemetry: Telemetry,
     /// The format and level of log lines.
     pub log: Log,
     pub(crate) shutdown: Shutdown,
@@ -144,6 +147,10 @@ impl Settings {
                 auth.basic.username != new.basic.username,
             ),
             ("auth.token", auth.token != new.token),
+            (
+                "telemetry.headers",
+                self.telemetry.headers != other.telemetry.headers,
+            ),
         ];
         let secrets = secrets.iter().filter(|(_, differs)| *differs);
         changed.extend(secrets.map(|(key, _)| (*key).to_owned()));

@@ -22,7 +22,8 @@ pub(crate) const CE_TIME: &str = "ce_time";
 /// The media type of the value.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 
-/// The request's trace (W3C Trace Context); absent if the request had none.
+/// The span to continue (W3C Trace Context): of a push that is traced, the one that sent
+/// the record, otherwise that of the request; absent if there is neither.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// On a dead letter: why it is one, from a closed list.

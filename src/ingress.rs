@@ -27,6 +27,7 @@ mod paths;
 mod protocol;
 mod publisher;
 mod server;
+mod spans;
 mod strangers;
 mod tls;
 mod trail;
@@ -48,6 +49,7 @@ use handler::Handler;
 use metrics::{PushMetrics, ServerMetrics};
 use publisher::Publisher;
 use server::Server;
+use spans::PushSpans;
 use tls::TlsTerminator;
 
 use crate::config::{Settings, Shutdown};
@@ -58,6 +60,7 @@ use crate::process::readiness::Condition;
 use crate::process::reload::{Apply, Reload};
 use crate::process::signals::Signals;
 use crate::process::{service_manager, vital};
+use crate::telemetry::{Telemetry, Tracer};
 
 /// How long before the shutdown deadline the pushes that still wait for Kafka
 /// are answered 503.
@@ -108,20 +111,26 @@ pub async fn run(settings: &Settings, reload: Reload) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
-    let ingress = Ingress::start(settings, &admin, &clients)?;
+    let telemetry = Telemetry::start(settings, "ingress", &admin.metrics)?;
+    let ingress = Ingress::start(settings, &admin, &clients, telemetry.tracer())?;
     reload.start(settings.clone(), ingress.reloader())?;
     let readiness = admin.readiness.clone();
     admin.start(settings, "ingress", SHOWN_SETTINGS).await?;
     service_manager::started(readiness);
     let signal = signals.next().await;
     signals.stop_at_next();
-    service_manager::stopping(settings.shutdown.deadline_ms.duration());
+    let deadline = settings.shutdown.deadline_ms.duration();
+    service_manager::stopping(deadline);
     tracing::info!(signal, "draining; another signal stops at once");
-    Ok(ingress.drain().await)
+    let end = Instant::now() + deadline;
+    let exit = ingress.drain().await;
+    telemetry.stop(end).await;
+    Ok(exit)
 }
 
 impl Ingress {
-    /// Starts every part and reports to `admin`. Does not wait for Kafka.
+    /// Starts every part and reports to `admin`. Does not wait for Kafka. Pushes are
+    /// traced if there is a tracer.
     ///
     /// # Errors
     ///
@@ -131,6 +140,7 @@ impl Ingress {
         settings: &Settings,
         admin: &AdminServer,
         clients: &KafkaClientFamilies,
+        tracer: Option<Tracer>,
     ) -> anyhow::Result<Self> {
         let (metrics, readiness) = (&admin.metrics, &admin.readiness);
         let accepting = readiness.condition("accepting", "starting");
@@ -155,6 +165,7 @@ impl Ingress {
             push_metrics,
             Arc::clone(&server_metrics),
             cancel_pending.clone(),
+            tracer.map(|tracer| Arc::new(PushSpans::new(settings, tracer))),
         ));
         let terminator = terminator(settings, &server_metrics)?;
         let server = bind(settings, Arc::clone(&handler), terminator.clone())?;

@@ -26,4 +26,5 @@ pub mod record;
 pub mod simulate;
 mod spool;
 pub mod streams;
+pub mod telemetry;
 pub mod topics;

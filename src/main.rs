@@ -14,7 +14,7 @@ use northbridge::kafka::CheckError;
 use northbridge::process::reload::Reload;
 use northbridge::process::{Exit, logging, output};
 use northbridge::streams::Process;
-use northbridge::{ingress, kafka, simulate, streams};
+use northbridge::{ingress, kafka, simulate, streams, telemetry};
 
 fn main() {
     let exit = match Cli::try_parse() {
@@ -54,7 +54,9 @@ fn run(cli: &Cli) -> Exit {
         tracing::warn!(%error, "cannot raise the open-file limit; it bounds the number of connections");
     }
     let ended = match &cli.command {
-        Command::Config(ConfigCommand::Check) => ingress::check(&settings).map(|()| Exit::Done),
+        Command::Config(ConfigCommand::Check) => ingress::check(&settings)
+            .and_then(|()| telemetry::check(&settings))
+            .map(|()| Exit::Done),
         Command::Config(ConfigCommand::Print) => output::print(settings.to_toml())
             .map(|()| Exit::Done)
             .map_err(Into::into),

@@ -11,6 +11,7 @@ pub mod readiness;
 pub mod reload;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
+pub(crate) mod system_roots;
 pub(crate) mod vital;
 
 /// How a process ends. Operators rely on the codes; from 64 on they have the

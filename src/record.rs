@@ -51,7 +51,8 @@ pub struct Arrival {
     pub source: Bytes,
     /// When the whole body had arrived: the event's `ce_time`.
     pub received_at: DateTime<Utc>,
-    /// The request's `traceparent`, if it was well-formed.
+    /// The request's `traceparent`, if it was well-formed; of a push that is traced, that
+    /// of the span that sends the record.
     pub traceparent: Option<Bytes>,
 }
 
@@ -178,6 +179,15 @@ impl KeyedRecord {
                 dead_letter.as_ref().map(|letter| letter.reason)
             }
             RecordHeaders::Kept(_) => None,
+        }
+    }
+
+    /// Makes whoever reads the record continue another span than the request's. A record
+    /// that an earlier process made keeps what it has.
+    pub(crate) fn set_traceparent(&mut self, traceparent: Bytes) {
+        match &mut self.headers {
+            RecordHeaders::New { event, .. } => event.arrival.traceparent = Some(traceparent),
+            RecordHeaders::Kept(_) => {}
         }
     }
 

@@ -32,6 +32,7 @@ use crate::process::admin::AdminServer;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
 use crate::process::{Exit, service_manager};
+use crate::telemetry::{Telemetry, Tracer};
 use metrics::StreamFamilies;
 use stage::StageContext;
 use stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
@@ -75,27 +76,36 @@ pub async fn run(settings: &Settings, process: Process, reload: Reload) -> anyho
     reload.start(settings.clone(), Box::new(|_| Ok(())))?;
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
-    let mut streams = RunningStreams::start(settings, &[process], &admin, &clients)?;
+    let telemetry = Telemetry::start(settings, process.name(), &admin.metrics)?;
+    let tracer = telemetry.tracer();
+    let mut streams = RunningStreams::start(settings, &[process], &admin, &clients, tracer)?;
     let readiness = admin.readiness.clone();
     admin
         .start(settings, process.name(), SHOWN_SETTINGS)
         .await?;
     service_manager::started(readiness);
+    let deadline = settings.shutdown.deadline_ms.duration();
     tokio::select! {
-        exit = streams.next_exit() => return Ok(exit),
+        exit = streams.next_exit() => {
+            telemetry.stop(Instant::now() + deadline).await;
+            return Ok(exit);
+        }
         signal = signals.next() => {
             tracing::info!(signal, "finishing the open transaction; another signal stops at once");
         }
     }
     signals.stop_at_next();
-    let deadline = settings.shutdown.deadline_ms.duration();
     service_manager::stopping(deadline);
-    Ok(streams.stop(deadline).await)
+    let end = Instant::now() + deadline;
+    let exit = streams.stop(deadline).await;
+    telemetry.stop(end).await;
+    Ok(exit)
 }
 
 impl RunningStreams {
     /// Starts the stages of these processes, each on a thread of its own. They
-    /// report to `admin`. Kafka need not be reachable.
+    /// report to `admin`. Kafka need not be reachable. Batches are traced if there is
+    /// a tracer.
     ///
     /// # Errors
     ///
@@ -106,6 +116,7 @@ impl RunningStreams {
         processes: &[Process],
         admin: &AdminServer,
         clients: &KafkaClientFamilies,
+        tracer: Option<Tracer>,
     ) -> anyhow::Result<Self> {
         let stop = Arc::new(OnceLock::new());
         let (sender, exits) = mpsc::unbounded_channel();
@@ -113,6 +124,7 @@ impl RunningStreams {
             settings,
             admin,
             clients,
+            tracer,
             stop: Arc::clone(&stop),
             exits: sender,
         };

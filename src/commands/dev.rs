@@ -7,6 +7,7 @@ mod fields;
 mod print;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
 use anyhow::Context;
 
@@ -21,6 +22,7 @@ use crate::process::output;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
 use crate::streams::{self, Process, RunningStreams};
+use crate::telemetry::Telemetry;
 use crate::topics::specs;
 
 /// The embedded broker answers a fetch from an empty partition only after all
@@ -72,10 +74,12 @@ pub async fn run(mut settings: Settings, reload: Reload) -> anyhow::Result<Exit>
 
     let admin = AdminServer::new();
     let clients = KafkaClientFamilies::register(&admin.metrics);
-    let ingress = Ingress::start(&settings, &admin, &clients)?;
+    let telemetry = Telemetry::start(&settings, "dev", &admin.metrics)?;
+    let ingress = Ingress::start(&settings, &admin, &clients, telemetry.tracer())?;
     reload.start(loaded, ingress.reloader())?;
     let processes = [Process::CommandStatus, Process::UpgradeResult];
-    let mut streams = RunningStreams::start(&settings, &processes, &admin, &clients)?;
+    let mut streams =
+        RunningStreams::start(&settings, &processes, &admin, &clients, telemetry.tracer())?;
     let shown = [ingress::SHOWN_SETTINGS, streams::SHOWN_SETTINGS].concat();
     let admin_address = admin.start(&settings, "dev", &shown).await?;
     print::greeting(&settings, ingress.address, admin_address);
@@ -87,7 +91,9 @@ pub async fn run(mut settings: Settings, reload: Reload) -> anyhow::Result<Exit>
     };
     signals.stop_at_next();
     let within = settings.shutdown.deadline_ms.duration();
+    let end = Instant::now() + within;
     let (drained, stopped) = tokio::join!(ingress.drain(), streams.stop(within));
+    telemetry.stop(end).await;
     print::farewell();
     let exits = [ended, drained, stopped];
     let first = exits.into_iter().find(|exit| *exit != Exit::Done);

@@ -11,7 +11,15 @@ use super::options;
 use super::secret::MASK;
 
 /// The keys of secrets: each accepts one string or a list of them.
-const SECRETS: &[&str] = &["auth.basic.username", "auth.basic.password", "auth.token"];
+const SECRETS: &[&str] = &[
+    "auth.basic.username",
+    "auth.basic.password",
+    "auth.token",
+    "telemetry.headers",
+];
+
+/// The key whose value may have credentials in it by mistake.
+const ENDPOINT: &str = "telemetry.otlp_endpoint";
 
 /// The section whose keys are librdkafka's.
 const OPTIONS: &str = "kafka.options";
@@ -104,6 +112,11 @@ impl Keys {
         matches!(self.defaults.get(key), Some(Json::Number(_)))
     }
 
+    /// Returns whether the value of the key is a number that need not be whole.
+    pub(super) fn is_fraction(&self, key: &str) -> bool {
+        matches!(self.defaults.get(key), Some(Json::Number(default)) if default.is_f64())
+    }
+
     /// The known key that is most similar to this one, if any is similar enough.
     pub(super) fn nearest(&self, key: &str) -> Option<&str> {
         let known = self.defaults.keys().chain(&self.sections);
@@ -120,6 +133,9 @@ impl Keys {
     /// Returns the rule that the value breaks.
     pub(super) fn convert(&self, key: &str, value: &Json) -> Result<Json, &'static str> {
         match self.defaults.get(key) {
+            Some(_) if self.is_fraction(key) => {
+                fraction(value).ok_or("must be a number such as 0.5")
+            }
             Some(Json::Number(_)) => whole_number(value).ok_or("must be a whole number"),
             Some(Json::Array(_)) => {
                 list(value, is_secret(key)).ok_or("must be a string or a list of strings")
@@ -201,7 +217,7 @@ pub(super) fn shown(key: &str, value: &Json) -> String {
 
 /// The text of a value, or the mask if it is a secret.
 pub(super) fn masked(key: &str, text: String) -> String {
-    if is_any_secret(key) {
+    if is_any_secret(key) || (key == ENDPOINT && text.contains('@')) {
         return MASK.to_owned();
     }
     text
@@ -214,6 +230,15 @@ fn whole_number(value: &Json) -> Option<Json> {
         Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
     .map(Json::from)
+}
+
+fn fraction(value: &Json) -> Option<Json> {
+    let number = match value {
+        Json::Number(number) => number.as_f64(),
+        Json::String(text) => text.trim().parse().ok(),
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+    };
+    number.filter(|number| number.is_finite()).map(Json::from)
 }
 
 /// A list of strings. One string is split at its commas, except a secret: it

@@ -65,6 +65,8 @@ impl Reader<'_> {
     fn changed(&mut self, key: &str, text: String, path: &Path, layer: &mut Layer) {
         let rule = match self.keys.kind(key) {
             Kind::Section | Kind::Unknown => return,
+            // However a fraction is written, it is the same number.
+            Kind::Value if self.keys.is_fraction(key) => return,
             Kind::Value if self.keys.is_number(key) => "must be a whole number in decimal digits",
             Kind::Value | Kind::Option => "must be quoted, because YAML parsers change it",
         };
@@ -206,8 +208,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The file of a listener's secret has one value per line, so that two can be valid
-    /// during a rotation. An empty file is an empty secret, which is an error: no secret at
+    /// The file of a secret that may be a list has one value per line, so that two can be
+    /// valid during a rotation. An empty file is an empty secret, which is an error: no secret at
     /// all would leave the listener open. Any other file is one value, without the line
     /// break that editors add; of several lines if it is PEM.
     fn value_in_file(key: &str, contents: &str) -> ValueKind {

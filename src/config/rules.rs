@@ -14,7 +14,7 @@ use super::options::KafkaOptions;
 use super::properties::PROPERTIES;
 use super::settle::{self, Origins};
 use super::values::PathTemplate;
-use super::{Auth, ClientAddress, Http, Settings, Streams, Tls, Topics};
+use super::{Auth, ClientAddress, Http, Settings, Streams, Telemetry, Tls, Topics};
 
 /// How long before a push's deadline it is spooled, in milliseconds, and how long that may
 /// take.
@@ -38,6 +38,7 @@ pub(super) fn broken(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     check.instance(&settings.streams);
     check.names_of_options();
     check.security(&settings.kafka.options);
+    check.telemetry(&settings.telemetry);
     check.problems
 }
 
@@ -230,6 +231,14 @@ impl Check<'_> {
                 });
             }
         }
+    }
+
+    fn telemetry(&mut self, telemetry: &Telemetry) {
+        self.require(
+            telemetry.headers.is_empty() || telemetry.otlp_endpoint.is_some(),
+            "telemetry.headers",
+            "requires telemetry.otlp_endpoint",
+        );
     }
 
     /// librdkafka ignores what its protocol has no use for: no certificate is verified,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::KafkaOptions;
 use super::secret::Secret;
+use super::telemetry::{Endpoint, Ratio, SecretHeader};
 use super::values::{self, Millis, PathTemplate};
 use crate::notification::{CommandKey, Validation};
 
@@ -231,6 +232,18 @@ pub(crate) struct Admin {
     /// The address that serves probes and metrics.
     #[serde(deserialize_with = "values::address")]
     pub(crate) listen: SocketAddr,
+}
+
+/// Traces, which are sent to a collector; off without an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Telemetry {
+    /// The collector.
+    pub(crate) otlp_endpoint: Option<Endpoint>,
+    /// The share of pushes that are traced if their request does not say it.
+    pub(crate) sampling_ratio: Ratio,
+    /// What the collector wants in each request, such as a credential.
+    pub(crate) headers: Vec<SecretHeader>,
 }
 
 /// The log that the process writes.
@@ -460,6 +473,16 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: any_address(8081),
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            sampling_ratio: Ratio::TENTH,
+            headers: Vec::new(),
         }
     }
 }

@@ -399,12 +399,48 @@ fn secrets_are_masked_wherever_settings_are_shown() {
         "kafka.options.security.protocol=sasl_ssl",
         "kafka.options.sasl.mechanism=PLAIN",
         "kafka.options.sasl.password=s3cret",
+        "telemetry.otlp_endpoint=https://collector",
+        "telemetry.headers=authorization: s3cret",
     ]))
     .unwrap();
     for shown in [settings.to_toml(), format!("{settings:?}")] {
         assert!(!shown.contains("s3cret"), "{shown}");
-        assert_eq!(shown.matches(MASK).count(), 4, "{shown}");
+        assert_eq!(shown.matches(MASK).count(), 5, "{shown}");
     }
+}
+
+#[test]
+fn a_share_is_a_number_in_every_format() {
+    let texts = [
+        ("a.toml", "telemetry.sampling_ratio = 0.25"),
+        ("a.yaml", "telemetry: {sampling_ratio: 0.25}"),
+        ("a.json", r#"{"telemetry":{"sampling_ratio":0.25}}"#),
+    ];
+    for (name, text) in texts {
+        let ratio = load_file(name, text).unwrap().telemetry.sampling_ratio;
+        assert_eq!(Ok(ratio), Ratio::try_from(0.25), "{name}");
+    }
+    for (written, expected) in [("0", 0.0), ("1", 1.0), (".5", 0.5)] {
+        let file = format!("telemetry: {{sampling_ratio: {written}}}");
+        let ratio = load_file("a.yaml", &file).unwrap().telemetry.sampling_ratio;
+        assert_eq!(Ok(ratio), Ratio::try_from(expected), "{written}");
+    }
+}
+
+#[test]
+fn the_file_of_headers_has_one_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "headers", "Authorization: a,b\nx-tenant: c\n");
+    let settings = Settings::load(&environment(&[
+        ("NORTHBRIDGE__TELEMETRY__OTLP_ENDPOINT", "http://[::1]:4318"),
+        (
+            "NORTHBRIDGE__TELEMETRY__HEADERS_FILE",
+            &path.display().to_string(),
+        ),
+    ]));
+    let headers = settings.unwrap().telemetry.headers;
+    let texts = headers.iter().map(|header| header.value.to_str().unwrap());
+    assert_eq!(texts.collect::<Vec<_>>(), ["a,b", "c"]);
 }
 
 proptest! {
@@ -414,6 +450,7 @@ proptest! {
             ("NORTHBRIDGE__AUTH__TOKEN", secret.as_str()),
             ("NORTHBRIDGE__AUTH__BASIC__USERNAME", secret.as_str()),
             ("NORTHBRIDGE__KAFKA__OPTIONS__SASL__PASSWORD", secret.as_str()),
+            ("NORTHBRIDGE__TELEMETRY__HEADERS", secret.as_str()),
         ];
         let mut sources = environment(&variables);
         let wrongs = ["", "log.level=x", "http.x=1", "http.answer_deadline_ms=1"];

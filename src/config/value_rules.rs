@@ -48,7 +48,7 @@ const MAX_NUMBER: u64 = 0xffff_ffff;
 
 /// Checks a value as it was given: quotes and blanks that a file of variables, unlike
 /// a shell, leaves around a value are not part of it. Secrets may contain anything, but
-/// those of the listener may not be in quotes; a PEM text ends with a line break.
+/// those that may be a list may not be in quotes; a PEM text ends with a line break.
 ///
 /// # Errors
 ///
@@ -92,6 +92,8 @@ pub(super) fn check(key: &str, value: &Json) -> Result<(), String> {
         return options::check(name, value.as_str().unwrap_or_default());
     }
     match value {
+        // The type of a fraction knows its bounds.
+        Json::Number(number) if number.is_f64() => Ok(()),
         Json::Number(number) => bounds(key, number.as_u64().unwrap_or_default()),
         Json::String(text) if text.is_empty() && key != "topics.prefix" => {
             Err("must not be empty".to_owned())

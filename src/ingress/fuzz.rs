@@ -94,6 +94,7 @@ impl Ingress {
             Arc::clone(&push_metrics),
             Arc::new(ServerMetrics::register(&metrics)),
             cancel,
+            None,
         );
         let idle_grace = Duration::from_secs(1);
         Self {

@@ -24,6 +24,7 @@ use super::client_address::ClientAddresses;
 use super::metrics::{PushMetrics, ServerMetrics};
 use super::paths::{self, PathMatch, Paths};
 use super::publisher::{Authorized, InFlightPush, Publisher};
+use super::spans::PushSpans;
 use super::strangers::ConnectionEntry;
 use super::trail::Trail;
 use crate::config::{Settings, UnreadablePolicy};
@@ -31,6 +32,7 @@ use crate::headers;
 use crate::notification::{self, Notification, Rules, Unreadable};
 use crate::record::{Arrival, KeyedRecord, MAX_CONTENT_TYPE_BYTES};
 use crate::spool::Stored;
+use crate::telemetry::traceparent;
 
 /// A longer `X-Request-Id` is replaced, so that logs and answers stay short.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -58,6 +60,8 @@ pub(crate) struct Handler {
     cancel_pending: CancellationToken,
     request_ids: RequestIds,
     pub(crate) trail: Arc<Trail>,
+    /// `None` if nothing is traced.
+    spans: Option<Arc<PushSpans>>,
 }
 
 /// Who a connection belongs to.
@@ -104,6 +108,7 @@ impl Handler {
         push_metrics: Arc<PushMetrics>,
         server_metrics: Arc<ServerMetrics>,
         cancel_pending: CancellationToken,
+        spans: Option<Arc<PushSpans>>,
     ) -> Self {
         Self {
             paths: Paths::new(&settings.http.paths),
@@ -124,6 +129,7 @@ impl Handler {
             cancel_pending,
             request_ids: RequestIds::new(),
             trail: Arc::new(Trail::new()),
+            spans,
         }
     }
 
@@ -171,7 +177,7 @@ impl Handler {
         let push = match admitted {
             Ok(push) => push,
             Err(refusal) => {
-                in_flight.finish(refusal.outcome());
+                in_flight.finish(Err(refusal));
                 if refusal.is_of_gate() {
                     client.entry.refuse();
                 }
@@ -204,6 +210,10 @@ impl Handler {
                 trail: Arc::clone(&self.trail),
                 request_id: request_id.clone(),
                 path: Arc::clone(path.name),
+                span: self
+                    .spans
+                    .as_ref()
+                    .and_then(|spans| spans.start(head, address)),
             });
             self.admit(head, path.name, address, request_id)
         });
@@ -291,7 +301,7 @@ impl Handler {
                 self.publisher.publish(record, in_flight, reservation).await
             }
             Err(refusal) => {
-                in_flight.finish(refusal.outcome());
+                in_flight.finish(Err(refusal));
                 Err(refusal)
             }
         };
@@ -516,16 +526,7 @@ fn log_refusal(request_id: &HeaderValue, client: Option<IpAddr>, refusal: Refusa
 /// Context); any other is dropped.
 fn traceparent(headers: &HeaderMap) -> Option<Bytes> {
     let value = headers.get(headers::TRACEPARENT)?.as_bytes();
-    let dashes = [2, 35, 52];
-    let well_formed = value.len() == 55
-        && value.iter().enumerate().all(|(position, byte)| {
-            if dashes.contains(&position) {
-                *byte == b'-'
-            } else {
-                matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-            }
-        });
-    well_formed.then(|| Bytes::copy_from_slice(value))
+    traceparent::is_well_formed(value).then(|| Bytes::copy_from_slice(value))
 }
 
 #[cfg(test)]

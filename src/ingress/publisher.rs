@@ -19,6 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::admission::Reservation;
 use super::answer::Refusal;
 use super::metrics::{Outcome, PushMetrics};
+use super::spans::{SendSpan, ServerSpan};
 use super::trail::Trail;
 use crate::config::SPOOL_TIME_MS;
 use crate::kafka::DeliveryError;
@@ -60,16 +61,20 @@ struct Unsettled {
     answer: oneshot::Sender<Result<Stored, Refusal>>,
     event: Option<StoredEvent>,
     dead_letter_reason: Option<&'static str>,
+    /// `None` if the push is not traced.
+    span: Option<Box<SendSpan>>,
     _reservation: Reservation,
 }
 
-/// What the trail says of a push that the gate has let pass.
+/// What the trail and the trace say of a push that the gate has let pass.
 #[derive(Debug)]
 pub(crate) struct Authorized {
     pub(crate) trail: Arc<Trail>,
     pub(crate) request_id: HeaderValue,
     /// The path as configured, without a token.
     pub(crate) path: Arc<str>,
+    /// `None` if the push is not traced.
+    pub(crate) span: Option<Box<ServerSpan>>,
 }
 
 /// The fields of the event `stored` that are known before delivery.
@@ -102,26 +107,37 @@ impl InFlightPush {
         self.started
     }
 
+    /// Starts the span of the push's record. `None` if the push is not traced.
+    fn start_send(&self, record: &KeyedRecord) -> Option<Box<SendSpan>> {
+        let span = self.authorized.as_ref()?.span.as_ref()?;
+        Some(span.send(record))
+    }
+
     fn track(&self, token: Option<TaskTrackerToken>) {
         *self.tracked.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    /// Counts the push under an outcome, unless it has one. Returns whether it had none.
-    pub(crate) fn finish(&self, outcome: Outcome) -> bool {
+    /// Counts the push under its outcome, unless it has one. Returns whether it had none.
+    pub(crate) fn finish(&self, result: Result<&Stored, Refusal>) -> bool {
         if self.is_finished.swap(true, Ordering::Relaxed) {
             return false;
         }
+        let outcome = outcome(result);
         if outcome.is_success() {
             self.track(None);
         }
         let (took, is_authorized) = (self.started.elapsed(), self.authorized.is_some());
         self.metrics
             .finished(outcome, self.notify_type, took, is_authorized);
-        if let Some(push) = &self.authorized
-            && !outcome.is_success()
-        {
+        let Some(push) = &self.authorized else {
+            return true;
+        };
+        if !outcome.is_success() {
             let request_id = push.request_id.to_str().unwrap_or("-");
             push.trail.log(request_id, &push.path, outcome);
+        }
+        if let Some(span) = &push.span {
+            span.end(&push.path, &push.request_id, result);
         }
         true
     }
@@ -129,7 +145,7 @@ impl InFlightPush {
 
 impl Drop for InFlightPush {
     fn drop(&mut self) {
-        self.finish(Outcome::Disconnected);
+        self.finish(Err(Refusal::Disconnected));
     }
 }
 
@@ -154,13 +170,17 @@ impl Publisher {
     /// settled.
     pub(crate) async fn publish(
         &self,
-        record: KeyedRecord,
+        mut record: KeyedRecord,
         mut push: InFlightPush,
         reservation: Reservation,
     ) -> Result<Stored, Refusal> {
         let deadline = push.started + self.answer_deadline;
         push.notify_type = record.notify_type();
         push.track(Some(self.unsettled.token()));
+        let span = push.start_send(&record);
+        if let Some(span) = &span {
+            record.set_traceparent(span.traceparent());
+        }
         let push = Arc::new(push);
         let (answer, mut answered) = oneshot::channel();
         let unsettled = Unsettled {
@@ -168,6 +188,7 @@ impl Publisher {
             answer,
             event: StoredEvent::if_enabled(&record),
             dead_letter_reason: record.dead_letter_reason(),
+            span,
             _reservation: reservation,
         };
         let copy = self.storage.has_spool().then(|| record.clone());
@@ -192,7 +213,7 @@ impl Publisher {
                 spooled = self.spool(&copy) => result = spooled.ok_or(refusal),
             }
         }
-        if push.finish(outcome(&result)) {
+        if push.finish(as_ref(&result)) {
             return result;
         }
         // The record was settled in this moment.
@@ -219,7 +240,10 @@ impl Unsettled {
     fn settle(self, result: Result<Stored, StorageError>) {
         let result = result.map_err(|error| refusal(&error));
         let took = self.push.started.elapsed();
-        if !self.push.finish(outcome(&result)) {
+        if let Some(span) = self.span {
+            span.end(as_ref(&result));
+        }
+        if !self.push.finish(as_ref(&result)) {
             return;
         }
         if let Ok(stored) = &result {
@@ -235,7 +259,11 @@ impl Unsettled {
     }
 }
 
-fn outcome(result: &Result<Stored, Refusal>) -> Outcome {
+fn as_ref(result: &Result<Stored, Refusal>) -> Result<&Stored, Refusal> {
+    result.as_ref().map_err(|refusal| *refusal)
+}
+
+fn outcome(result: Result<&Stored, Refusal>) -> Outcome {
     match result {
         Ok(Stored::Spooled(_)) => Outcome::Spooled,
         Ok(Stored::InKafka(delivery)) if delivery.topic() == Topic::DeadLetter => {

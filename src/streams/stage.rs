@@ -19,7 +19,7 @@ use super::ids;
 use super::metrics::StreamMetrics;
 use super::stop::Stop;
 use super::stream::Stream;
-use super::worker::{BatchSize, StreamError, Worker, WorkerConfig};
+use super::worker::{BatchSize, BatchSpans, StreamError, Worker, WorkerConfig};
 use crate::config::Settings;
 use crate::kafka;
 use crate::kafka::consumer::GroupConsumer;
@@ -31,6 +31,7 @@ use crate::process::Exit;
 use crate::process::admin::AdminServer;
 use crate::process::readiness::Condition;
 use crate::process::vital;
+use crate::telemetry::Tracer;
 use crate::topics::{Topic, TopicSpec, specs};
 use restarts::{Next, Restarts};
 use topics::StageTopics;
@@ -40,6 +41,8 @@ pub(super) struct StageContext<'a> {
     pub(super) settings: &'a Settings,
     pub(super) admin: &'a AdminServer,
     pub(super) clients: &'a KafkaClientFamilies,
+    /// `None` if nothing is traced.
+    pub(super) tracer: Option<Tracer>,
     /// The deadline of the process, set when the stages are to stop.
     pub(super) stop: Arc<OnceLock<Instant>>,
     /// Receives the exit code of each stage when it ends.
@@ -105,7 +108,7 @@ pub(super) fn start<S: Stream>(
     let stage = Stage {
         group: ids::group(settings, S::NAME),
         transactional_id: ids::transactional_id(settings, S::NAME),
-        config: worker_config::<S>(settings, &specs, max_entries),
+        config: worker_config::<S>(settings, &specs, max_entries, context.tracer.clone()),
         metrics,
         batch_size: BatchSize::new(settings.streams.max_batch_records),
         client_metrics,
@@ -257,6 +260,7 @@ fn worker_config<S: Stream>(
     settings: &Settings,
     specs: &[TopicSpec],
     max_entries: usize,
+    tracer: Option<Tracer>,
 ) -> WorkerConfig {
     let name = |topic: Topic| specs[topic.index()].name.clone();
     let state = &specs[S::STATE.index()];
@@ -274,6 +278,11 @@ fn worker_config<S: Stream>(
         overdue_after: Duration::from_secs(settings.streams.command_status.overdue_after_s),
         max_state_record_bytes: state.max_message_bytes,
         max_dead_letter_bytes: specs[Topic::DeadLetter.index()].max_message_bytes,
+        spans: tracer.map(|tracer| BatchSpans {
+            tracer,
+            group: ids::group(settings, S::NAME),
+            topic: name(S::INPUT),
+        }),
     }
 }
 

@@ -25,6 +25,7 @@ mod gauges;
 mod offsets;
 mod overlay;
 mod rebalance;
+mod spans;
 mod transaction;
 
 use std::collections::BTreeSet;
@@ -48,6 +49,7 @@ use crate::streams::states::format::NewerFormat;
 use batch::{Batch, received_at};
 pub(super) use batch_size::BatchSize;
 use overlay::Overlay;
+pub(super) use spans::BatchSpans;
 
 /// The longest wait for the first record of a batch, and so for a stop to be
 /// noticed.
@@ -82,7 +84,7 @@ pub(super) struct Worker<'c, S: Stream> {
     stores: Stores<S>,
 }
 
-/// The topics and limits of one worker.
+/// The topics, limits and spans of one worker.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerConfig {
     pub(super) input_topic: String,
@@ -103,6 +105,8 @@ pub(super) struct WorkerConfig {
     pub(super) max_state_record_bytes: u64,
     /// The largest record that the dead-letter topic accepts.
     pub(super) max_dead_letter_bytes: u64,
+    /// `None` if nothing is traced.
+    pub(super) spans: Option<BatchSpans>,
 }
 
 /// When the loop next does what is not part of every batch.

@@ -231,6 +231,22 @@ fn a_variable_that_is_not_utf_8_is_found() {
     );
 }
 
+#[test]
+fn a_collector_whose_certificate_nothing_could_verify_is_found() {
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_northbridge"));
+    program.env_clear().args(["config", "check"]);
+    program.args(["--set", "telemetry.otlp_endpoint=https://collector"]);
+    program.env("SSL_CERT_FILE", empty.path());
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(
+        errors(&output).trim(),
+        "error: telemetry.otlp_endpoint: this host trusts no certificate authority; install \
+         them, or set SSL_CERT_FILE to a file of them"
+    );
+}
+
 /// Asserts that the settings pass with these TLS options of Kafka clients.
 fn accepts(options: &[(&str, &Path)]) {
     let output = check_tls(options);

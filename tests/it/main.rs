@@ -46,6 +46,7 @@ mod strangers;
 mod tap;
 mod test_support;
 mod tls;
+mod traces;
 
 /// Compresses to a single gzip member (RFC 1952).
 fn gzip(bytes: &[u8]) -> Vec<u8> {

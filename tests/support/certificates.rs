@@ -219,7 +219,7 @@ impl Certificates {
         address
     }
 
-    fn server(&self) -> ServerConfig {
+    pub(crate) fn server(&self) -> ServerConfig {
         let chain = CertificateDer::pem_file_iter(self.certificate_file()).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.key_file()).unwrap();
         let builder = ServerConfig::builder_with_provider(provider());

@@ -17,6 +17,7 @@ pub mod balancer;
 pub mod bodies;
 pub mod certificates;
 pub mod child;
+pub mod collector;
 pub mod failing_disk;
 pub mod groups;
 pub mod held_requests;

@@ -16,6 +16,7 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
+use crate::process::system_roots::system_roots;
 use crate::simulate::arguments::SimulateArgs;
 
 /// Builds the TLS client that the flags describe. Like the platform, it sends
@@ -60,12 +61,6 @@ fn roots_from_file(file: &Path) -> anyhow::Result<RootCertStore> {
     }
     anyhow::ensure!(!roots.is_empty(), "it contains no certificate");
     Ok(roots)
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
 }
 
 /// Skips the verification of the certificate chain and the name, but still

@@ -44,7 +44,13 @@ impl<'c, S: Stream> Worker<'c, S> {
             batch.clear();
             return Ok(());
         }
-        match self.commit_batch(batch) {
+        let config = self.config;
+        let span = config.spans.as_ref().and_then(|spans| spans.start(batch));
+        let committed = self.commit_batch(batch);
+        if let Some(span) = span {
+            span.end(committed.as_ref().err());
+        }
+        match committed {
             Ok(overlay) => {
                 self.complete(batch, overlay);
                 batch.clear();

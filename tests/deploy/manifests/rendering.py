@@ -257,6 +257,19 @@ class Edges(unittest.TestCase):
         with self.assertRaisesRegex(Rejected, "ipFamilies"):
             Release({"ingress": {"service": {"ipFamilies": ["IPv5"]}}})
 
+    def test_pods_may_reach_the_collector_of_traces(self):
+        ports = {
+            "http://collector:4318": 4318,
+            "http://[2001:db8::1]:4319/otlp": 4319,
+            "http://collector/a:1": 80,
+            "https://otlp.example": 443,
+        }
+        for endpoint, port in ports.items():
+            release = Release({"config": {"telemetry": {"otlp_endpoint": endpoint}}})
+            egress = release["NetworkPolicy/northbridge"]["spec"]["egress"]
+            self.assertEqual([it["port"] for it in egress[2]["ports"]], [port], endpoint)
+        self.assertEqual(len(Release()["NetworkPolicy/northbridge"]["spec"]["egress"]), 2)
+
     def test_dashboards_are_the_files_of_deploy_grafana(self):
         values = {"enabled": True, "label": "boards", "labelValue": "yes"}
         release = Release({"monitoring": {"dashboards": values}})
