@@ -62,10 +62,11 @@ pub async fn run(mut settings: Settings, reload: Reload) -> anyhow::Result<Exit>
     // One broker cannot hold more replicas; the warning would only worry a newcomer.
     settings.topics.replication_factor = 1;
     settings.topics.min_insync_replicas = 1;
-    settings
-        .kafka
-        .options
-        .set_default("fetch.wait.max.ms", FETCH_WAIT_MS);
+    let options = &mut settings.kafka.options;
+    options.set_default("fetch.wait.max.ms", FETCH_WAIT_MS);
+    // In a group of the classic protocol, the embedded broker waits three seconds for
+    // further members before it assigns partitions.
+    options.set_default("group.protocol", "consumer");
     let broker = EmbeddedBroker::start(&specs(&settings))
         .context("the embedded broker cannot be started")?;
     settings.kafka.bootstrap_servers = broker.bootstrap_servers();

@@ -54,8 +54,7 @@ Follow the states:
 
   kcat -b {broker} -C -t {topic} -f '%k %s\\n'
 
-Ctrl-C stops. Each push that is stored is shown here, and each state that it changes
-(the streams take about three seconds to start):
+Ctrl-C stops. Each push that is stored is shown here, and each state that it changes:
 ",
         confirm = confirm(),
     ));
