@@ -9,6 +9,7 @@ pub mod output;
 mod page;
 pub mod readiness;
 pub mod reload;
+pub(crate) mod sample;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
 pub(crate) mod vital;
