@@ -1,12 +1,22 @@
-//! `northbridge dev`: the printed commands work and the streams' states appear.
+//! `northbridge dev`: the printed commands work, the streams' states appear, and a real
+//! Kafka is used if asked for.
 
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
-use crate::support::http;
-use crate::support::northbridge::Northbridge;
+use crate::support::mock::{Mock, TOPICS};
+use crate::support::northbridge::{Northbridge, run};
+use crate::support::records::read_topic;
+use crate::support::{bodies, http};
 
+/// The topics that the streams write to, by their default names.
+const STATE_TOPICS: [&str; 4] = [
+    "iot.command-state",
+    "iot.device-software",
+    "iot.upgrade-delta",
+    "iot.upgrade-operation",
+];
 #[tokio::test]
 async fn both_printed_curl_commands_change_a_printed_state() {
     let dev = Northbridge::start(&["dev"], &[]);
@@ -39,6 +49,70 @@ async fn sigint_stops_ingress_and_streams_with_0() {
     dev.signal(Signal::INT);
     assert_eq!(dev.wait(), 0);
     dev.wait_for_output(|line| line.starts_with("Stopped"));
+}
+
+#[test]
+fn the_status_page_is_at_the_printed_address() {
+    let dev = Northbridge::start(&["dev"], &[]);
+    let line = dev.wait_for_output(|line| line.starts_with("  status page "));
+    let address = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.strip_suffix('/'));
+    let address = address.and_then(|address| address.parse().ok());
+    let answer = http::get(address.expect("an address and a port"), "/");
+    assert!(answer.expect("a page").text().contains("<!doctype html>"));
+}
+
+#[test]
+fn servers_in_the_settings_are_not_used_without_the_flag_and_it_says_so() {
+    let servers = "127.0.0.1:1";
+    let kafka = ("kafka.bootstrap_servers", servers);
+    // The embedded broker has no TLS.
+    let tls = ("kafka.options.security.protocol", "ssl");
+    let dev = Northbridge::start(&["dev"], &[kafka, tls, ("log.level", "info")]);
+    let hint = dev.wait_for_output(|line| line.contains("not used"));
+    assert!(hint.ends_with(&format!("dev --kafka {servers}")), "{hint}");
+    dev.wait_until_ready();
+}
+
+#[tokio::test]
+async fn a_kafka_named_by_the_flag_takes_the_pushes_and_keeps_them() {
+    let mock = Mock::start();
+    for topic in STATE_TOPICS {
+        mock.create_topic(topic);
+    }
+    let bootstrap = mock.bootstrap();
+    let settings = [
+        ("topics.partitions", "2"),
+        ("kafka.bootstrap_servers", "127.0.0.1:1"),
+    ];
+    let dev = Northbridge::start(&["dev", "--kafka", &bootstrap], &settings);
+    let line = dev.wait_for_output(|line| line.starts_with("  Kafka "));
+    assert!(line.ends_with(&bootstrap), "{line}");
+    let body = bodies::message_confirm("r-1", "d-1", "sent");
+    let answer = http::post(listener(&dev), "/notifications", body).await;
+    assert_eq!(answer.status, 200);
+    dev.wait_for_output(|line| line.starts_with("stored  messageConfirm"));
+    dev.signal(Signal::INT);
+    let (code, output) = dev.wait_for_end();
+    assert_eq!(code, 0);
+    assert!(
+        output.ends_with("the topics and the states stay in Kafka."),
+        "{output}"
+    );
+    assert!(!output.contains("embedded"), "{output}");
+    assert_eq!(read_topic(&bootstrap, TOPICS[0]).len(), 1);
+}
+
+#[test]
+fn a_kafka_that_is_not_there_ends_it_with_69() {
+    let output = run(&["dev", "--kafka", "127.0.0.1:1"], &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("error: Kafka at 127.0.0.1:1"), "{said}");
+    assert!(said.contains("check that a broker is running"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }
 
 fn listener(dev: &Northbridge) -> SocketAddr {

@@ -1,6 +1,6 @@
-//! Watches the process from outside: prints a line for each push that is
-//! stored and for each state that changes, from the events that every
-//! northbridge process emits. Knows nothing of what emits them.
+//! Watches the process from outside: makes a line of each push that is stored and of
+//! each state that changes, from the events that every northbridge process emits.
+//! Knows nothing of what emits them.
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -10,6 +10,7 @@ use tracing_subscriber::layer::Context;
 use super::fields::Fields;
 use super::print;
 use crate::process::logging::{EVENTS, Observer};
+use crate::process::output;
 
 /// The layer that prints, whatever `log.level` is.
 pub(super) fn printer() -> Observer {
@@ -23,11 +24,9 @@ impl<S: Subscriber> Layer<S> for Printer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        match fields.text("message") {
-            "stored" => print::stored(&fields),
-            "spooled" => print::spooled(&fields),
-            "state changed" => print::state_changed(&fields),
-            _ => {}
+        if let Some(line) = print::line(&fields) {
+            // What cannot be shown is stored all the same.
+            let _ = output::print_line(line);
         }
     }
 }
