@@ -204,6 +204,7 @@ Examples:
 const DEV_EXAMPLES: &str = "\
 Examples:
   northbridge dev
+  northbridge dev --watch
   northbridge dev --kafka localhost:9092
   northbridge dev --kafka kafka:9093 --config northbridge.toml
   northbridge dev --set http.listen=127.0.0.1:9090

@@ -7,7 +7,10 @@ mod fields;
 mod greeting;
 mod kafka;
 mod print;
+mod view;
+mod watch;
 
+use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
@@ -20,10 +23,12 @@ use crate::process::admin::AdminServer;
 use crate::process::logging::Observer;
 use crate::process::reload::Reload;
 use crate::process::signals::Signals;
-use crate::process::{Exit, output};
+use crate::process::{Exit, output, terminal};
 use crate::streams::{self, Process, RunningStreams};
+use events::Display;
 use greeting::Addresses;
 use kafka::Kafka;
+use watch::{Recent, Watch};
 
 /// One run of `dev`: its flags, and what they lead to.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +37,13 @@ pub struct Dev {
     /// missing there. Topics and states stay.
     #[arg(long, value_name = "BOOTSTRAP")]
     pub kafka: Option<String>,
+    /// Shows a view instead of lines if the output is a terminal: readiness, rates,
+    /// answers, and the last pushes and states.
+    #[arg(long)]
+    watch: bool,
+    /// What the observer hands to the view.
+    #[arg(skip)]
+    recent: Recent,
 }
 
 impl Dev {
@@ -48,13 +60,13 @@ impl Dev {
         settings
     }
 
-    /// The layer that prints each stored push and each changed state.
+    /// The layer that shows each stored push and each changed state.
     pub fn observer(&self) -> Observer {
-        events::printer()
+        events::observer(self.display())
     }
 
-    /// Runs until a signal, until nobody reads what it prints, or until a stream stops
-    /// on its own.
+    /// Runs until a signal, until `q` is pressed in the view, until nobody reads what it
+    /// prints, or until a stream stops on its own.
     ///
     /// # Errors
     ///
@@ -80,15 +92,32 @@ impl Dev {
         let processes = [Process::CommandStatus, Process::UpgradeResult];
         let mut streams = RunningStreams::start(&settings, &processes, &admin, &clients)?;
         let shown = [ingress::SHOWN_SETTINGS, streams::SHOWN_SETTINGS].concat();
-        let admin_address = admin.start(&settings, "dev", &shown).await?;
+        let admin_address = admin.clone().start(&settings, "dev", &shown).await?;
         let addresses = Addresses::new(&settings, ingress.address, admin_address);
         // What cannot be shown is stored all the same.
         let _ = output::print_line(greeting::greeting(&cluster, &addresses));
+        let mut watch = match self.display() {
+            Display::Lines => None,
+            Display::View(recent) => {
+                let (lines, hint) = (addresses.lines(&cluster), greeting::hint(&addresses));
+                let watch = Watch::start(admin, lines, hint, recent);
+                Some(watch.context("cannot use the terminal")?)
+            }
+        };
+        let quit = async {
+            match &mut watch {
+                None => pending().await,
+                Some(watch) => watch.quit().await,
+            }
+        };
+
         let ended = tokio::select! {
             exit = streams.next_exit() => exit,
             _ = signals.next() => Exit::Done,
             _ = reader_is_gone => Exit::Done,
+            () = quit => Exit::Done,
         };
+        drop(watch);
         signals.stop_at_next();
         let within = settings.shutdown.deadline_ms.duration();
         let (drained, stopped) = tokio::join!(ingress.drain(), streams.stop(within));
@@ -103,6 +132,14 @@ impl Dev {
             Kafka::Real
         } else {
             Kafka::Embedded
+        }
+    }
+
+    fn display(&self) -> Display {
+        if self.watch && terminal::can_show_view() {
+            Display::View(self.recent.clone())
+        } else {
+            Display::Lines
         }
     }
 }

@@ -47,6 +47,18 @@ pub(crate) fn sample(metrics: &Metrics, families: &[Family]) -> Sample {
     sample
 }
 
+/// Returns the series of a family that is kept by one label: the label's value, and the
+/// series' value.
+pub(crate) fn by_label<'s>(
+    sample: &'s Sample,
+    family: &'s str,
+) -> impl Iterator<Item = (&'s str, f64)> {
+    sample.iter().filter_map(move |(name, value)| {
+        let labels = name.strip_prefix(family)?.strip_prefix('{')?;
+        Some((labels.split('"').nth(1)?, *value))
+    })
+}
+
 fn kept_labels(metric: &Metric, names: &[&str]) -> Vec<String> {
     let kept = metric.get_label().iter();
     let kept = kept.filter(|label| names.contains(&label.name()));
@@ -128,5 +140,7 @@ mod tests {
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
         let sampled = sample(&metrics, &families);
         assert_eq!(sampled, Sample::from(expected));
+        let outcomes: Vec<_> = by_label(&sampled, "northbridge_pushes_total").collect();
+        assert_eq!(outcomes, [("rejected", 1.0), ("stored", 2.0)]);
     }
 }

@@ -59,6 +59,12 @@ impl Addresses {
     }
 }
 
+/// Returns a command that pushes.
+pub(super) fn hint(addresses: &Addresses) -> String {
+    let url = &addresses.push_url;
+    format!("Nothing is stored yet; to try it: northbridge simulate {url} --count 20")
+}
+
 /// Returns what runs, where, and commands to try.
 pub(super) fn greeting(cluster: &Cluster, addresses: &Addresses) -> String {
     let Addresses {
