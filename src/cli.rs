@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, value_parser};
 
+use crate::commands::dev::Dev;
 use crate::commands::health::Question;
 use crate::commands::replay::Request;
 use crate::commands::replay::selection::{Selection, parse_time};
@@ -55,7 +56,7 @@ pub enum Command {
     UpgradeResult,
     /// Runs everything over an embedded in-memory broker: nothing to install, nothing kept.
     #[command(after_help = DEV_EXAMPLES)]
-    Dev,
+    Dev(Dev),
     /// Sends dead letters to the topics they belong to, each exactly once.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
@@ -203,7 +204,16 @@ Examples:
 const DEV_EXAMPLES: &str = "\
 Examples:
   northbridge dev
-  northbridge dev --set http.listen=127.0.0.1:9090";
+  northbridge dev --watch
+  northbridge dev --kafka localhost:9092
+  northbridge dev --kafka kafka:9093 --config northbridge.toml
+  northbridge dev --set http.listen=127.0.0.1:9090
+
+The other settings of kafka.* apply to --kafka as well, such as those of TLS and SASL. Without
+--kafka, kafka.bootstrap_servers and kafka.options.security.protocol are not used.
+
+Exit codes: 0 stopped and everything settled, 1 a topic of --kafka must be changed, 64 wrong usage
+or configuration, 69 --kafka was unavailable, 70 a bug, 75 stopped before everything was settled.";
 
 const REPLAY_EXAMPLES: &str = "\
 Examples:
@@ -257,14 +267,24 @@ Examples:
   northbridge config check --config northbridge.toml
   NORTHBRIDGE__HTTP__LISTEN=0.0.0.0:9090 northbridge config print";
 
-impl SettingsArgs {
+impl Cli {
+    /// The run of `dev`, if that is the command.
+    pub fn dev(&self) -> Option<&Dev> {
+        if let Command::Dev(dev) = &self.command {
+            Some(dev)
+        } else {
+            None
+        }
+    }
+
     /// All layers above the defaults: the files, this process's environment and
     /// the flags.
     pub fn sources(&self) -> Sources {
         Sources {
-            files: self.files.clone(),
+            files: self.settings.files.clone(),
             environment: std::env::vars_os().collect(),
-            overrides: self.overrides.clone(),
+            overrides: self.settings.overrides.clone(),
+            kafka: self.dev().and_then(|dev| dev.kafka.clone()),
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Sources {
     pub environment: Vec<(OsString, OsString)>,
     /// Texts of the form `key=value`.
     pub overrides: Vec<String>,
+    /// The value of the flag `--kafka`: `kafka.bootstrap_servers`.
+    pub kafka: Option<String>,
 }
 
 impl Settings {

@@ -8,7 +8,8 @@
 
 use clap::{CommandFactory, Parser};
 use northbridge::cli::{Cli, Command, ConfigCommand, SpoolCommand, TopicsCommand};
-use northbridge::commands::{dev, generate, health, replay, show, spool, tap, topics};
+use northbridge::commands::dev::Dev;
+use northbridge::commands::{generate, health, replay, show, spool, tap, topics};
 use northbridge::config::{ConfigError, Settings};
 use northbridge::kafka::CheckError;
 use northbridge::process::reload::Reload;
@@ -33,12 +34,7 @@ fn main() {
 }
 
 fn run(cli: &Cli) -> Exit {
-    let is_dev = matches!(cli.command, Command::Dev);
-    let defaults = if is_dev {
-        dev::defaults()
-    } else {
-        Settings::default()
-    };
+    let defaults = cli.dev().map_or_else(Settings::default, Dev::defaults);
     let settings = match load(cli, &defaults) {
         Ok(settings) => settings,
         Err(error) => {
@@ -46,9 +42,9 @@ fn run(cli: &Cli) -> Exit {
             return Exit::Usage;
         }
     };
-    let observer = is_dev.then(dev::observer);
+    let observer = cli.dev().map(Dev::observer);
     let log = logging::start(&settings.log, observer);
-    let reload = || Reload::new(defaults.clone(), cli.settings.sources(), log.clone());
+    let reload = || Reload::new(defaults.clone(), cli.sources(), log.clone());
     // Each connection takes a file descriptor, and the soft limit is often 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the open-file limit; it bounds the number of connections");
@@ -82,7 +78,7 @@ fn run(cli: &Cli) -> Exit {
         Command::Tap(args) => on_runtime(tap::run(&settings, args.request())),
         Command::Completions(args) => generate::completions(Cli::command(), args.shell),
         Command::Man(args) => generate::man(Cli::command(), args.directory.as_deref()),
-        Command::Dev => on_runtime(dev::run(settings, reload())),
+        Command::Dev(dev) => on_runtime(dev.run(settings, reload())),
         Command::Simulate(arguments) => on_runtime(simulate::run(&settings, arguments)),
     };
     ended.unwrap_or_else(|error| {
@@ -95,7 +91,7 @@ fn run(cli: &Cli) -> Exit {
 /// A command that asks another process needs its address alone, and one that describes
 /// the command line needs none.
 fn load(cli: &Cli, defaults: &Settings) -> Result<Settings, ConfigError> {
-    let sources = cli.settings.sources();
+    let sources = cli.sources();
     if matches!(cli.command, Command::Health(_)) {
         return Settings::load_values(&sources);
     }

@@ -1,4 +1,4 @@
-//! What every process shares: the log, what it prints, signals, readiness, the
+//! What every process shares: the log, what it prints, the terminal, signals, readiness, the
 //! admin server, the service manager and the exit codes. Knows nothing of pushes or topics.
 
 pub(crate) mod admin;
@@ -9,9 +9,11 @@ pub mod output;
 mod page;
 pub mod readiness;
 pub mod reload;
+pub(crate) mod sample;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
 pub(crate) mod system_roots;
+pub(crate) mod terminal;
 pub(crate) mod vital;
 
 /// How a process ends. Operators rely on the codes; from 64 on they have the
@@ -47,8 +49,10 @@ impl Exit {
 
     /// Ends the process with this code, without the C library's exit handlers:
     /// OpenSSL's frees what librdkafka's threads still use, and such a process
-    /// would die of a signal instead. So nothing is flushed here either.
+    /// would die of a signal instead. So nothing is flushed here either, but a terminal
+    /// that a view fills gets back what it had.
     pub fn end(self) -> ! {
+        terminal::restore();
         signal_hook::low_level::exit(self.code())
     }
 }

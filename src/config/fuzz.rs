@@ -33,6 +33,7 @@ pub fn layers(bytes: &[u8]) {
             .into_iter()
             .filter(|text| !text.is_empty())
             .collect(),
+        kafka: None,
     };
     match Settings::load(&sources) {
         Ok(settings) if has_no_secrets(&settings) => print_and_load(&settings),

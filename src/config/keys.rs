@@ -25,7 +25,7 @@ const ENDPOINT: &str = "telemetry.otlp_endpoint";
 const OPTIONS: &str = "kafka.options";
 
 /// The key that accepts a list but keeps one string, as librdkafka does.
-const SERVERS: &str = "kafka.bootstrap_servers";
+pub(super) const SERVERS: &str = "kafka.bootstrap_servers";
 
 /// The least similarity (1 is equality) at which a key is suggested for another.
 const MIN_SIMILARITY: f64 = 0.5;

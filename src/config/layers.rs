@@ -1,4 +1,4 @@
-//! The layers that settings come from: files, environment, `--set`.
+//! The layers that settings come from: files, environment, `--set`, `--kafka`.
 //!
 //! Each becomes a flat map from full key to value with its origin, and a later layer
 //! overrides an earlier one key by key. The maps are flat because the name of a
@@ -35,6 +35,10 @@ pub(super) fn read(sources: &Sources, keys: &Keys, problems: &mut Vec<Problem>) 
     }
     merged.extend(reader.environment(&sources.environment));
     merged.extend(reader.overrides(&sources.overrides));
+    if let Some(servers) = &sources.kafka {
+        let value = Value::new(Some(&"--kafka".to_owned()), servers.as_str());
+        merged.insert(keys::SERVERS.to_owned(), value);
+    }
     merged
 }
 

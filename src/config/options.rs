@@ -69,6 +69,11 @@ impl KafkaOptions {
         entry.or_insert_with(|| value.to_owned());
     }
 
+    /// Leaves a property at the default of the clients.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The values that must never be shown.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         let secrets = self.iter().filter(|(name, _)| is_secret(name));

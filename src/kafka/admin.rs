@@ -163,7 +163,7 @@ impl TopicAdmin {
         degraded: Degraded,
     ) -> Result<TopicCheck, RequestError> {
         let mut survey = self.survey(specs, timeout).await?;
-        let mut findings = self.add_settings(specs, &mut survey.topics, timeout).await;
+        let mut findings = self.add_settings(specs, &mut survey, timeout).await;
         let size = survey.size(specs, degraded);
         let compared = compare(specs, &survey.topics, &size).into_iter();
         findings.extend(
@@ -310,15 +310,20 @@ impl TopicAdmin {
     /// Adds the settings of all existing topics, with one request. Returns a
     /// warning if the cluster does not show them: a broker may not support the
     /// request, and the client may lack the permission.
+    ///
+    /// Every broker can answer. librdkafka would wait for the controller, which some
+    /// clusters do not name. The broker is random, so that one that does not answer is
+    /// not asked each time.
     async fn add_settings(
         &self,
         specs: &[TopicSpec],
-        topics: &mut [Option<ObservedTopic>],
+        survey: &mut Survey,
         timeout: Duration,
     ) -> Vec<Finding> {
+        let broker = fastrand::choice(&survey.evidence.alive).copied();
         let existing: Vec<_> = specs
             .iter()
-            .zip(topics)
+            .zip(&mut survey.topics)
             .filter_map(|(spec, observed)| observed.as_mut().map(|observed| (spec, observed)))
             .collect();
         let resources: Vec<_> = existing
@@ -328,7 +333,9 @@ impl TopicAdmin {
         if resources.is_empty() {
             return Vec::new();
         }
-        let options = AdminOptions::new().request_timeout(Some(timeout));
+        let options = AdminOptions::new()
+            .request_timeout(Some(timeout))
+            .broker_id(broker);
         let described = match self.requests.describe_configs(&resources, &options).await {
             Ok(described) => described,
             Err(error) => return vec![Finding::settings_hidden("all topics", &error)],

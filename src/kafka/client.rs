@@ -148,7 +148,6 @@ pub(super) fn group_consumer_config(settings: &Settings, group: &str) -> ClientC
     with_options(&mut config, settings, Clients::Consumers);
     consumer_config(&mut config, settings)
         .set("group.id", group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("isolation.level", "read_committed")
         .set("enable.auto.offset.store", "false")
         .set("statistics.interval.ms", millis(STATISTICS_INTERVAL));
@@ -195,15 +194,21 @@ fn assigned_consumer_config(
 
 /// What must not be overridden of any consumer.
 fn consumer_config<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut ClientConfig {
-    let session_timeout_ms = settings.streams.session_timeout_ms.0;
+    // Groups of the embedded broker of `dev` use the newer protocol (KIP-848), in which
+    // the broker decides what these properties say.
+    if config.get("group.protocol") != Some("consumer") {
+        let session_timeout_ms = settings.streams.session_timeout_ms.0;
+        config
+            // Readers join no group, but librdkafka compares it with
+            // max.poll.interval.ms for them as well.
+            .set("session.timeout.ms", session_timeout_ms.to_string())
+            .set(
+                "heartbeat.interval.ms",
+                (session_timeout_ms / 5).to_string(),
+            )
+            .set("partition.assignment.strategy", "cooperative-sticky");
+    }
     config
-        // Readers join no group, but librdkafka compares it with
-        // max.poll.interval.ms for them as well.
-        .set("session.timeout.ms", session_timeout_ms.to_string())
-        .set(
-            "heartbeat.interval.ms",
-            (session_timeout_ms / 5).to_string(),
-        )
         .set("auto.offset.reset", "earliest")
         // Only the transactions commit offsets.
         .set("enable.auto.commit", "false")

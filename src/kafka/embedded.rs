@@ -2,12 +2,19 @@
 //! memory, in this process. It keeps nothing and has no real transactions.
 
 use std::fmt;
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use crate::topics::TopicSpec;
+
+/// The pause before each topic is created. The mock cluster's thread loses a wake-up
+/// that arrives while it handles the one before, and then looks for work only after a
+/// second.
+const CREATION_PAUSE: Duration = Duration::from_millis(2);
 
 /// A cluster of one broker on the loopback address, until it is dropped.
 pub(crate) struct EmbeddedBroker {
@@ -35,7 +42,10 @@ impl EmbeddedBroker {
     /// Returns librdkafka's error if one exists.
     pub(crate) fn create(&self, specs: &[TopicSpec]) -> Result<(), KafkaError> {
         let mut specs = specs.iter();
-        specs.try_for_each(|spec| self.cluster.create_topic(&spec.name, spec.partitions, 1))
+        specs.try_for_each(|spec| {
+            thread::sleep(CREATION_PAUSE);
+            self.cluster.create_topic(&spec.name, spec.partitions, 1)
+        })
     }
 
     /// Returns the broker's address, `127.0.0.1:PORT`.

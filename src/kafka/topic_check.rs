@@ -17,6 +17,9 @@ use super::cluster_size::{ClusterSize, Replication};
 use super::failure::Denial;
 use crate::topics::{Topic, TopicSpec};
 
+/// The text of a finding about a topic that has just been created.
+const CREATED: &str = "created";
+
 /// The result of comparing topics with their specs.
 #[derive(Debug, Clone)]
 pub struct TopicCheck {
@@ -97,12 +100,21 @@ impl Finding {
         format!("{}: {}", self.topic, self.text)
     }
 
+    /// Returns whether it says more than that nothing is wrong.
+    pub(crate) fn is_news(&self) -> bool {
+        self.severity != Severity::Ok || self.text == CREATED
+    }
+
     pub(super) fn new(spec: &TopicSpec, severity: Severity, text: impl Into<String>) -> Self {
         Self {
             topic: spec.name.clone(),
             severity,
             text: text.into(),
         }
+    }
+
+    pub(super) fn created(spec: &TopicSpec) -> Self {
+        Self::new(spec, Severity::Ok, CREATED)
     }
 
     pub(super) fn missing(spec: &TopicSpec) -> Self {
@@ -124,7 +136,7 @@ impl Finding {
 
     pub(super) fn not_created(spec: &TopicSpec, size: &ClusterSize) -> Self {
         let text = format!(
-            "does not exist, and was not created with fewer replicas than the whole cluster can hold: {size}; start all brokers and try again, or create it with --allow-degraded"
+            "does not exist, and was not created with fewer replicas than the whole cluster can hold: {size}; start all brokers and try again, or create it with `northbridge topics create --allow-degraded`"
         );
         Self::new(spec, Severity::Problem, text)
     }

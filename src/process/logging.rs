@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use super::terminal::LogWriter;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// The target of the events "stored" and "state changed". Their fields contain
@@ -40,7 +41,7 @@ pub fn start(log: &Log, observer: Option<Observer>) -> LogFilter {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let format = fmt::layer().with_writer(std::io::stderr);
+    let format = fmt::layer().with_writer(|| LogWriter);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = if json {
         format
             .json()

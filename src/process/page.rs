@@ -28,9 +28,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::admin::{AdminServer, respond};
 use super::last_errors::LastError;
 use super::readiness::Report;
+use super::sample::{Family, sample};
 use crate::config::Settings;
 use crate::metrics;
-use history::{Family, History, INTERVAL, sample};
+use history::{History, INTERVAL};
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");

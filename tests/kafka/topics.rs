@@ -5,8 +5,10 @@ use std::process::Output;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::bodies;
 use crate::support::eventually;
 use crate::support::http;
 use crate::support::kafka_cluster::{Cluster, ClusterOptions, shared, unique_prefix};
@@ -129,6 +131,35 @@ fn beside_a_broker_that_is_down_no_topic_gets_fewer_replicas_than_all_brokers_ca
         let degraded = "replication factor is 2, must be at least 3 (2 of 3 brokers are alive";
         topics.assert_line(&verified, "problem", topic, degraded);
     }
+}
+
+#[tokio::test]
+async fn dev_creates_what_is_missing_on_a_real_kafka_and_keeps_the_states() {
+    let topics = Topics::named(shared().bootstrap(), "dev");
+    let arguments = ["dev", "--kafka", &topics.bootstrap];
+    let settings = [
+        ("topics.prefix", topics.prefix.as_str()),
+        ("log.level", "info"),
+    ];
+    let dev = Northbridge::start(&arguments, &settings);
+    for topic in TOPICS {
+        let created = format!("ok       {}: created", topics.name(topic));
+        dev.wait_for_output(|line| line == created);
+    }
+    let body = bodies::message_confirm("r-1", "d-1", "sent");
+    let answer = http::post(dev.address(), "/notifications", body).await;
+    assert_eq!(answer.status, 200);
+    dev.wait_for_output(|line| line.starts_with("state   command-status  key r-1"));
+    dev.signal(Signal::INT);
+    assert_eq!(dev.wait(), 0);
+
+    topics.wait_for_settings("command-status", &SAFE);
+    let shown = topics.run(&["show", "command", "r-1"]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+
+    let again = Northbridge::start(&arguments, &settings);
+    again.wait_until_ready();
+    assert!(!again.output().join("\n").contains("created"));
 }
 
 #[test]

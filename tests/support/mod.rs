@@ -30,6 +30,7 @@ pub mod northbridge;
 pub mod ordered;
 pub mod records;
 pub mod supervised;
+pub mod terminal;
 
 /// How long a test waits for anything that must happen.
 ///

@@ -62,6 +62,28 @@ impl Northbridge {
         Self::spawn(&program)
     }
 
+    /// Like [`Northbridge::start_in_environment`], at a terminal, which takes its output
+    /// and its log.
+    pub fn start_at_terminal(
+        terminal: &Path,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let inner = command(arguments, settings);
+        let mut program = Command::new("sh");
+        program.args(["-c", r#"exec "$@" <"$0" >"$0" 2>&1"#]);
+        program.arg(terminal).arg(PROGRAM).args(arguments);
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => program.env(name, value),
+                None => program.env_remove(name),
+            };
+        }
+        program.env("TERM", "xterm").envs(variables.iter().copied());
+        Self::spawn(&program)
+    }
+
     /// Like [`Northbridge::start`], with a log that nobody reads.
     pub fn start_unread(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe for the log");

@@ -1,6 +1,6 @@
-//! Watches the process from outside: prints a line for each push that is
-//! stored and for each state that changes, from the events that every
-//! northbridge process emits. Knows nothing of what emits them.
+//! Watches the process from outside: makes a line of each push that is stored and of
+//! each state that changes, from the events that every northbridge process emits.
+//! Knows nothing of what emits them.
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -9,25 +9,36 @@ use tracing_subscriber::layer::Context;
 
 use super::fields::Fields;
 use super::print;
+use super::watch::Recent;
 use crate::process::logging::{EVENTS, Observer};
+use crate::process::output;
 
-/// The layer that prints, whatever `log.level` is.
-pub(super) fn printer() -> Observer {
-    let events = Targets::new().with_target(EVENTS, LevelFilter::DEBUG);
-    Printer.with_filter(events).boxed()
+/// Where `dev` shows what happens.
+#[derive(Debug, Clone)]
+pub(super) enum Display {
+    /// A line on standard output for each event.
+    Lines,
+    /// A view, with the last events.
+    View(Recent),
 }
 
-struct Printer;
+/// The layer that shows events, whatever `log.level` is.
+pub(super) fn observer(display: Display) -> Observer {
+    let events = Targets::new().with_target(EVENTS, LevelFilter::DEBUG);
+    display.with_filter(events).boxed()
+}
 
-impl<S: Subscriber> Layer<S> for Printer {
+impl<S: Subscriber> Layer<S> for Display {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        match fields.text("message") {
-            "stored" => print::stored(&fields),
-            "spooled" => print::spooled(&fields),
-            "state changed" => print::state_changed(&fields),
-            _ => {}
+        let Some(line) = print::line(&fields) else {
+            return;
+        };
+        match self {
+            // What cannot be shown is stored all the same.
+            Self::Lines => drop(output::print_line(line)),
+            Self::View(recent) => recent.add(&line),
         }
     }
 }

@@ -1,99 +1,37 @@
-//! The lines that `northbridge dev` prints.
+//! The lines that `northbridge dev` shows for events.
 //!
 //! Text from outside is escaped and truncated: a push must not be able to send
 //! control sequences to the terminal, or to fill it.
 
-use std::fmt::Display;
-use std::net::SocketAddr;
-
-use chrono::Utc;
 use serde_json::Value;
 
 use super::fields::Fields;
-use crate::config::{PathTemplate, Settings};
-use crate::process::output;
 use crate::streams::stream::{CommandStatus, Stream, UpgradeOperations, UpgradeResults};
-use crate::topics::{Topic, name};
-
-const UPGRADE: &str = r#"{"notifyType":"swUpgradeResultNotify","deviceId":"d-1","appId":"app","operationId":"op-1","subOperationId":"sub-1","curVersion":"1.5","targetVersion":"1.5","sourceVersion":"1.0","swUpgradeResult":"SUCCESS","upgradeTime":"183","resultDesc":"done","errorCode":"0","description":""}"#;
+use crate::topics::Topic;
 
 const MAX_TEXT_CHARS: usize = 64;
 
-/// Prints what runs, where, and commands to try.
-pub(super) fn greeting(settings: &Settings, address: SocketAddr, admin: SocketAddr) {
-    let scheme = if settings.tls.certificate_file.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let path = settings
-        .http
-        .paths
-        .first()
-        .map_or("/", PathTemplate::as_str);
-    let url = format!("{scheme}://{address}{path}");
-    let broker = &settings.kafka.bootstrap_servers;
-    let topic = name(settings, Topic::CommandState);
-    line(format_args!(
-        "\
-northbridge dev: ingress and both streams over an embedded in-memory broker.
-Nothing is kept, nothing needs installing. The embedded broker has no real transactions:
-exactly-once behaviour needs a real Kafka.
-
-  pushes          {url}
-  administration  http://{admin}/metrics  /livez  /readyz
-  broker          {broker}
-
-Confirm a command, and report the result of a software upgrade:
-
-  curl -i {url} -d '{confirm}'
-
-  curl -i {url} -d '{UPGRADE}'
-
-Follow the states:
-
-  kcat -b {broker} -C -t {topic} -f '%k %s\\n'
-
-Ctrl-C stops. Each push that is stored is shown here, and each state that it changes
-(the streams take about three seconds to start):
-",
-        confirm = confirm(),
-    ));
+/// Returns the line of an event, or `None` if it is none that `dev` shows.
+pub(super) fn line(event: &Fields) -> Option<String> {
+    match event.text("message") {
+        "stored" => Some(stored_line(event)),
+        "spooled" => Some(spooled_line(event)),
+        "state changed" => Some(state_line(
+            event.text("stream"),
+            event.text("key"),
+            event.text("value"),
+        )),
+        _ => None,
+    }
 }
 
-pub(super) fn stored(event: &Fields) {
-    line(stored_line(event));
-}
-
-pub(super) fn spooled(event: &Fields) {
-    line(format_args!(
+fn spooled_line(event: &Fields) -> String {
+    format!(
         "spooled  {}  {}  key {}  {} ms",
         event.text("notify_type"),
         event.text("topic"),
         printable(event.text("key")),
         event.text("took_ms"),
-    ));
-}
-
-pub(super) fn state_changed(event: &Fields) {
-    let (stream, key, value) = (event.text("stream"), event.text("key"), event.text("value"));
-    line(state_line(stream, key, value));
-}
-
-pub(super) fn farewell() {
-    line("Stopped; the embedded broker and all its records are gone.");
-}
-
-fn line(line: impl Display) {
-    // What cannot be shown is stored all the same.
-    let _ = output::print_line(line);
-}
-
-/// A confirmation with the current time: an old one would count as overdue.
-fn confirm() -> String {
-    let now = Utc::now().format("%Y%m%dT%H%M%SZ");
-    format!(
-        r#"{{"notifyType":"messageConfirm","header":{{"requestId":"r-1","from":"/devices/d-1/services/s-1","to":"app","status":"delivered","timestamp":"{now}"}},"body":{{}}}}"#
     )
 }
 

@@ -21,6 +21,19 @@ fn each_invalid_flag_has_its_message() {
 }
 
 #[test]
+fn the_flag_with_the_servers_is_the_last_layer_and_named_in_its_message() {
+    let mut sources = overrides(&["kafka.bootstrap_servers=a:1"]);
+    sources.kafka = Some("b:2".to_owned());
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.kafka.bootstrap_servers, "b:2");
+    sources.kafka = Some("b".to_owned());
+    assert_eq!(
+        message(&sources),
+        r#"kafka.bootstrap_servers = "b" (--kafka): must be host:port, or several of them separated by commas"#
+    );
+}
+
+#[test]
 fn each_invalid_variable_has_its_message() {
     for (variable, text, expected) in VARIABLES.iter().copied() {
         assert_eq!(message(&environment(&[(variable, text)])), expected);

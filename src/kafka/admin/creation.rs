@@ -121,7 +121,7 @@ impl TopicAdmin {
     ) -> Result<Result<Vec<Finding>, RDKafkaErrorCode>, KafkaError> {
         let (required, optional) = (spec.required_settings(), spec.optional_settings());
         let all = [required.as_slice(), optional.as_slice()].concat();
-        let created = Finding::new(spec, Severity::Ok, "created");
+        let created = Finding::created(spec);
         match self.send_creation(spec, size, &all).await? {
             Ok(()) => Ok(Ok(vec![created])),
             Err(
