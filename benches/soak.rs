@@ -29,6 +29,9 @@ mod usage;
 
 const PUSHES: u64 = 10_000_000;
 const RATE_PER_S: u64 = 3_000;
+/// A state keeps all attempts of a week. With few devices each would have thousands, and
+/// every further one would write them all.
+const DEVICES: &str = "200000";
 /// Long enough for every connection and client to be warm.
 const BEGINNING: Duration = Duration::from_secs(60);
 /// From the return of one broker to the death of the next.
@@ -58,7 +61,7 @@ fn main() {
     let (pushes, rate) = (pushes.to_string(), rate.to_string());
     let mut arguments = vec!["simulate", &url, "--rate", &rate, "--count", &pushes];
     arguments.extend(["--connections", "512", "--json", "--verify", &bootstrap]);
-    arguments.extend(["--verify-state", "--catch-up", "10m"]);
+    arguments.extend(["--verify-state", "--catch-up", "10m", "--devices", DEVICES]);
     let simulation = Northbridge::start(&arguments, &[]);
     // The last minutes have no fault, like the first ones.
     let last_fault = Instant::now() + sending.saturating_sub(BETWEEN_FAULTS);

@@ -34,6 +34,7 @@ use client::{
     log, producer_config, reader_config, transactional_config,
 };
 pub use delivery_error::{DeliveryError, TopicPartition};
+pub(crate) use producer::Destination;
 pub use producer::{Delivery, Producer, Settlement};
 
 /// Returns the partition of `key` in a topic with `partitions` partitions, at least

@@ -40,6 +40,9 @@ struct State<J> {
     /// The next batch.
     waiting: VecDeque<J>,
     unacknowledged_since: Option<Instant>,
+    /// How long the partition was unavailable before the metadata showed it as available
+    /// again, as long as no acknowledgement has proven that.
+    unproven: Duration,
     /// Since when the metadata has shown the partition as available.
     available_since: Option<Instant>,
     /// The largest offset that was acknowledged.
@@ -105,6 +108,7 @@ impl<J> Lane<J> {
                 one_by_one: 0,
                 waiting: VecDeque::new(),
                 unacknowledged_since: None,
+                unproven: Duration::ZERO,
                 available_since: None,
                 acknowledged: None,
             }),
@@ -233,6 +237,12 @@ impl<J> Lane<J> {
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// How long the partition was unavailable, if the metadata shows it as available again
+    /// and no acknowledgement has proven that; otherwise zero.
+    pub(super) fn unproven(&self) -> Duration {
+        self.lock().unproven
+    }
+
     /// Returns whether records fail at once: the partition has been unacknowledged
     /// for `limit`, and has not become available within that time. One that has
     /// just become available may need seconds for its first acknowledgement: a
@@ -270,8 +280,11 @@ impl<J> Lane<J> {
     pub(super) fn mark_available(&self, now: Instant) {
         let mut state = self.lock();
         state.available_since.get_or_insert(now);
-        if state.outstanding == 0 {
-            state.unacknowledged_since = None;
+        if state.outstanding == 0
+            && let Some(since) = state.unacknowledged_since.take()
+        {
+            let lasted = now.saturating_duration_since(since);
+            state.unproven = state.unproven.max(lasted);
         }
     }
 
@@ -306,6 +319,7 @@ impl<J> State<J> {
             Settled::Rejected => {}
             Settled::Failed => return,
         }
+        self.unproven = Duration::ZERO;
         // The rest of the batch has waited since now, not since it was sent.
         self.unacknowledged_since = (self.outstanding > 0).then_some(now);
     }
@@ -397,6 +411,26 @@ mod tests {
         assert_eq!(lane.unacknowledged_for(later), Duration::ZERO);
         lane.mark_unavailable(start);
         assert_eq!(lane.unacknowledged_for(later), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn only_an_acknowledgement_proves_that_a_partition_is_available_again() {
+        let (lane, start) = (Lane::new(0), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        lane.mark_unavailable(start);
+        lane.mark_available(after(5));
+        lane.mark_available(after(6));
+        assert_eq!(lane.unacknowledged_for(after(7)), Duration::ZERO);
+        assert_eq!(lane.unproven(), Duration::from_secs(5));
+        lane.mark_unavailable(after(7));
+        lane.mark_available(after(8));
+        assert_eq!(lane.unproven(), Duration::from_secs(5), "the longest one");
+        lane.submit("a", after(8)).unwrap();
+        lane.settle(Settled::Failed, after(9));
+        assert_eq!(lane.unproven(), Duration::from_secs(5));
+        lane.submit("b", after(9)).unwrap();
+        lane.settle(ACKNOWLEDGED, after(10));
+        assert_eq!(lane.unproven(), Duration::ZERO);
     }
 
     #[test]

@@ -93,6 +93,9 @@ pub(crate) struct Destination {
     /// How long the partition has been without a leader, or without an
     /// acknowledgement that is due.
     pub(crate) unacknowledged_for: Duration,
+    /// How long it was, if it is said to be available again and has not acknowledged
+    /// anything since.
+    pub(crate) unproven: Duration,
 }
 
 /// librdkafka's producer, with a thread that polls it for delivery reports.
@@ -179,6 +182,7 @@ impl Producer {
             partitions: self.partitions(record.topic()),
             partition: lane.partition(),
             unacknowledged_for: lane.unacknowledged_for(now),
+            unproven: lane.unproven(),
         }
     }
 

@@ -7,7 +7,7 @@
 //! same name, whose lanes are [new](TopicLanes::renewed).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,8 @@ pub(super) struct TopicLanes<J> {
     unplaced: Arc<Lane<J>>,
     /// The number of partitions in the last metadata that had any.
     reported: AtomicUsize,
+    /// The cluster was asked for the partitions in vain.
+    was_unavailable: AtomicBool,
 }
 
 /// The lanes of one topic at one moment, by partition number.
@@ -37,6 +39,7 @@ impl<J> TopicLanes<J> {
             lanes: ArcSwap::default(),
             unplaced: Arc::new(unplaced),
             reported: AtomicUsize::new(0),
+            was_unavailable: AtomicBool::new(false),
         }
     }
 
@@ -118,19 +121,31 @@ impl<J> TopicLanes<J> {
         if partitions <= known.len() {
             return;
         }
-        let new = if known.is_empty() {
-            Lane::held
-        } else {
-            Lane::new
-        };
         let mut lanes = known.to_vec();
         for partition in (0..).take(partitions).skip(lanes.len()) {
-            lanes.push(Arc::new(new(partition)));
+            let lane = if known.is_empty() {
+                self.first_lane(partition)
+            } else {
+                Lane::new(partition)
+            };
+            lanes.push(Arc::new(lane));
         }
         self.lanes.store(Arc::new(lanes));
     }
 
+    /// If the partition was not known because of an outage, its lane knows of that.
+    fn first_lane(&self, partition: i32) -> Lane<J> {
+        let lane = Lane::held(partition);
+        if self.was_unavailable.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let since = now.checked_sub(self.unknown_for(now));
+            lane.mark_unavailable(since.unwrap_or(now));
+        }
+        lane
+    }
+
     pub(super) fn mark_unavailable(&self) {
+        self.was_unavailable.store(true, Ordering::Relaxed);
         let now = Instant::now();
         for lane in self.lanes.load().iter() {
             lane.mark_unavailable(now);
@@ -213,6 +228,9 @@ mod tests {
         lanes.update_metadata(&[false, true]);
         assert_eq!(lanes.partition_count(), 2);
         assert!(!is_unplaced());
+        let unproven = |partition| lanes.of_partition(partition).unwrap().unproven();
+        assert_eq!(unproven(0), Duration::ZERO, "it is not available");
+        assert!(unproven(1) > Duration::ZERO, "it was not until now");
     }
 
     #[test]

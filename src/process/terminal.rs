@@ -40,9 +40,12 @@ static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 /// A terminal that a view fills.
 struct Open {
     before: Termios,
-    /// The log, which would destroy the picture.
-    log: Vec<u8>,
+    log: HeldLog,
 }
+
+/// The log while it would destroy the picture: its newest lines.
+#[derive(Debug, Default)]
+struct HeldLog(Vec<u8>);
 
 /// The room in the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +89,7 @@ impl Screen {
         }
         let mut open = lock();
         tcsetattr(io::stdout(), OptionalActions::Now, &settings)?;
-        let log = Vec::new();
+        let log = HeldLog::default();
         *open = Some(Open { before, log });
         write(ENTER);
         Ok(Self(()))
@@ -132,7 +135,7 @@ pub(super) fn restore() {
     };
     write(LEAVE);
     let _ = tcsetattr(io::stdout(), OptionalActions::Now, &open.before);
-    let _ = io::stderr().write_all(&open.log);
+    let _ = io::stderr().write_all(&open.log.0);
 }
 
 /// Waits until `q` is pressed; forever if standard input is not a terminal.
@@ -167,7 +170,7 @@ pub(super) struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(open) = lock().as_mut().filter(|_| io::stderr().is_terminal()) {
-            open.keep(bytes);
+            open.log.add(bytes);
             return Ok(bytes.len());
         }
         io::stderr().write(bytes)
@@ -178,16 +181,14 @@ impl Write for LogWriter {
     }
 }
 
-impl Open {
-    /// Keeps the newest lines.
-    fn keep(&mut self, bytes: &[u8]) {
-        self.log.extend_from_slice(bytes);
-        let excess = self.log.len().saturating_sub(MAX_LOG_BYTES);
+impl HeldLog {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        let excess = self.0.len().saturating_sub(MAX_LOG_BYTES);
         if excess > 0 {
-            let rest = self.log.iter().skip(excess);
-            let cut = rest.take_while(|byte| **byte != b'\n').count();
-            let end = (excess + cut + 1).min(self.log.len());
-            self.log.drain(..end);
+            let first = self.0.iter().skip(excess);
+            let cut = first.take_while(|byte| **byte != b'\n').count();
+            self.0.drain(..(excess + cut + 1).min(self.0.len()));
         }
     }
 }
@@ -202,4 +203,24 @@ fn write(text: &str) {
     let _ = output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_held_from_a_whole_line_on() {
+        let mut log = HeldLog::default();
+        let line = |number: usize| format!("line {number:06}\n");
+        let count = MAX_LOG_BYTES / 12 * 2;
+        for number in 0..count {
+            log.add(line(number).as_bytes());
+        }
+        assert!(log.0.len() <= MAX_LOG_BYTES);
+        let held = String::from_utf8(log.0).unwrap();
+        assert!(held.starts_with("line "), "{}", &held[..20]);
+        assert_eq!(held.lines().next().unwrap().len(), 11);
+        assert!(held.ends_with(&line(count - 1)));
+    }
 }

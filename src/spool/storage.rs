@@ -10,7 +10,7 @@ use super::log::{AppendError, Entry, LogConfig, OpenError};
 use super::metrics::SpoolMetrics;
 use super::store::{Spooled, Store};
 use crate::config::Settings;
-use crate::kafka::{Delivery, DeliveryError, Producer, Settlement};
+use crate::kafka::{Delivery, DeliveryError, Destination, Producer, Settlement};
 use crate::metrics::Metrics;
 use crate::process::readiness::Fallback;
 use crate::record::KeyedRecord;
@@ -134,13 +134,17 @@ impl Storage {
     /// The slot that a record must be spooled in, if it must.
     fn slot_to_spool(&self, record: &KeyedRecord) -> Option<Slot> {
         let spool = self.0.spool.as_ref()?;
-        let (slot, unacknowledged_for) = self.destination(record);
-        let takes_nothing = unacknowledged_for >= spool.after;
+        let (slot, destination) = self.destination(record);
+        let takes_nothing = destination.unacknowledged_for >= spool.after;
         if takes_nothing {
             self.take_back(slot);
         }
+        // A broker that has just started may need seconds for its first acknowledgement.
+        // What is spooled meanwhile is delivered at once, and waits for it.
+        let is_unproven = destination.unproven >= spool.after;
         // No push overtakes earlier ones of its key.
-        (takes_nothing || spool.store.precedes(slot, record.key())).then_some(slot)
+        let precedes = || spool.store.precedes(slot, record.key());
+        (takes_nothing || is_unproven || precedes()).then_some(slot)
     }
 
     /// Spools what waits for acknowledgements of the partition, before any later push.
@@ -152,15 +156,14 @@ impl Storage {
         self.destination(record).0
     }
 
-    /// The slot of a record, and how long its partition has taken nothing.
-    fn destination(&self, record: &KeyedRecord) -> (Slot, Duration) {
+    fn destination(&self, record: &KeyedRecord) -> (Slot, Destination) {
         let destination = self.0.producer.destination(record);
         let slot = Slot {
             topic: record.topic(),
             partitions: destination.partitions,
             partition: destination.partition,
         };
-        (slot, destination.unacknowledged_for)
+        (slot, destination)
     }
 
     fn produce(&self, record: KeyedRecord, deadline: Instant, may: May, on_stored: OnStored) {

@@ -41,8 +41,10 @@ use plan::Plan;
 use simulation::Simulation;
 use testbed::Testbed;
 
+type Phase = fn(&Testbed, &mut Rng);
+
 /// The phases of a round, in their order.
-const PHASES: [(&str, fn(&Testbed, &mut Rng)); 10] = [
+const PHASES: [(&str, Phase); 10] = [
     ("quiet", |testbed, _| phases::quiet(testbed)),
     ("broker-killed", phases::one_broker_killed),
     ("broker-frozen", phases::one_broker_frozen),

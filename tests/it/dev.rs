@@ -160,17 +160,6 @@ fn the_terminal_is_restored_when_a_part_of_the_process_panics() {
     assert_restored_before(&terminal, "panic, which is a bug");
 }
 
-#[test]
-fn a_second_signal_restores_the_terminal_as_well() {
-    let terminal = Terminal::open(120, 30);
-    let dev = at_terminal(&terminal, &[]);
-    terminal.wait_for_picture(|lines| lines[0].contains("northbridge dev"));
-    dev.signal(Signal::TERM);
-    dev.signal(Signal::TERM);
-    dev.wait();
-    assert_restored_before(&terminal, "");
-}
-
 #[tokio::test]
 async fn without_a_terminal_the_view_is_lines() {
     let dev = Northbridge::start(&["dev", "--watch"], &[]);

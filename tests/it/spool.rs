@@ -122,6 +122,27 @@ fn a_killed_process_loses_nothing_of_its_spool() {
     assert!(header("ce_time").is_some() && header("ce_id").is_some());
 }
 
+/// A broker that has just started may need seconds for its first acknowledgement.
+#[test]
+fn a_partition_that_is_back_gets_pushes_from_the_spool_until_it_acknowledges_one() {
+    let (mock, spool) = (Mock::start(), Spool::new());
+    let ingress = mock.ready_ingress(&spool.settings(&[]));
+    assert_eq!(push(&ingress, &confirm("r-1")), 200);
+    mock.go_down();
+    eventually("the outage is longer than spool.after_ms", || {
+        (ingress.metric("northbridge_kafka_outage_seconds", &[]) > 0.5).then_some(())
+    });
+    mock.come_back();
+    eventually("the outage is over", || {
+        (ingress.metric("northbridge_kafka_outage_seconds", &[]) < 0.1).then_some(())
+    });
+    assert_eq!(push(&ingress, &confirm("r-1")), 200);
+    ingress.wait_for_outcome("spooled", 1);
+    wait_until_delivered(&ingress);
+    assert_eq!(push(&ingress, &confirm("r-1")), 200);
+    ingress.wait_for_outcome("stored", 2);
+}
+
 /// As long as nothing is known of the partitions, all pushes wait together.
 #[test]
 fn pushes_keep_their_order_from_the_start_of_a_process_without_kafka() {
