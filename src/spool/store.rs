@@ -53,15 +53,6 @@ struct Backlog {
     handed_over: u64,
 }
 
-impl Backlog {
-    fn new(waiting: Waiting) -> Self {
-        Self {
-            waiting,
-            handed_over: 0,
-        }
-    }
-}
-
 enum Request {
     Append(Entry, OnSpooled),
     Read {
@@ -94,9 +85,13 @@ impl Store {
         let directory = config.directory.clone();
         let max_bytes = config.max_bytes;
         let (log, damage) = Log::open(config)?;
+        let backlog = |waiting| Backlog {
+            waiting,
+            ..Backlog::default()
+        };
         let pending = log.pending().into_iter();
         let by_slot: BTreeMap<Slot, Backlog> = pending
-            .map(|(slot, waiting)| (slot, Backlog::new(waiting)))
+            .map(|(slot, waiting)| (slot, backlog(waiting)))
             .collect();
         let all = by_slot.values().map(|backlog| backlog.waiting.count).sum();
         if damage.places > 0 {

@@ -132,11 +132,11 @@ impl Source {
             ticks.tick().await;
             // The terminal may be slow.
             block_in_place(|| {
-                let picture = Some(self.picture(terminal::size()));
+                let picture = self.picture(terminal::size());
                 // What the terminal shows already need not be sent again.
-                if let Some((_, lines)) = picture.as_ref().filter(|_| shown != picture) {
-                    terminal::draw(lines);
-                    shown = picture;
+                if shown.as_ref() != Some(&picture) {
+                    terminal::draw(&picture.1);
+                    shown = Some(picture);
                 }
             });
         }
