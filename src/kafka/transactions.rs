@@ -1,9 +1,8 @@
 //! The transactions of one transactional id, and what their errors require.
 //!
-//! A retriable call is repeated. After any other error a short attempt to abort is
-//! made; whatever comes of it, a new producer takes the place of the old one, and
-//! its initialization ends what is open and fences what is still under way,
-//! as the restart of a process does. The same follows a transaction during which
+//! A retriable call is repeated. After any other error a new producer takes the place
+//! of the old one, and its initialization ends what is open and fences what is still
+//! under way, as the restart of a process does. The same follows a transaction during which
 //! a request may have been lost: librdkafka sends it again under the same epoch
 //! (it has no KIP-890), and a late copy, above all of an `EndTxn`, would act on
 //! the next transaction.
@@ -35,8 +34,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_TIMEOUT: Duration = Duration::from_millis(1);
 /// The property with the addresses of the brokers.
 const SERVERS: &str = "bootstrap.servers";
-/// How long a producer that is abandoned tries to abort its transaction.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause before a call is repeated, spent serving events.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -239,31 +236,11 @@ impl Transactions {
             "replacing the transactional producer"
         );
         let created = create(&self.config, &self.failures).map_err(TransactionError::Failed)?;
-        if matches!(
-            self.state.get(),
-            ProducerState::Open | ProducerState::Failed
-        ) {
-            self.try_abort();
-        }
         let abandoned = std::mem::replace(&mut self.producer, created);
         self.state.set(ProducerState::New);
         // It first gives up what it holds, and waits for its own threads.
         std::thread::spawn(move || drop(abandoned));
         Ok(())
-    }
-
-    /// Aborts the open transaction if that succeeds within a moment, so that nothing
-    /// of it is on its way when the next producer is initialized.
-    fn try_abort(&self) {
-        let end = Instant::now() + ABORT_TIMEOUT;
-        let abort = || self.producer.abort_transaction(RETRY_PAUSE);
-        while let Err(error) = self.watchdog.observe(abort) {
-            if !is_retriable(&error) || Instant::now() >= end {
-                return;
-            }
-            // An abort waits for delivery reports, which only a poll serves.
-            self.producer.poll(RETRY_PAUSE);
-        }
     }
 
     /// Initializes the transactional id: the coordinator aborts what an earlier
