@@ -48,7 +48,7 @@ COPY LICENSE deploy/third-party/NOTICES.txt deploy/third-party/sbom.cdx.json /us
 COPY --from=build --chown=65532:65532 /northbridge/state /var/lib/northbridge
 
 ARG BASE_IMAGE
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 # Where the revision is, and when it was committed.
 ARG SOURCE=unknown
