@@ -221,6 +221,8 @@ pub struct Push {
     pub intended: Duration,
     /// The time from the intended send time to the answer or failure.
     pub latency: Duration,
+    /// The time from when it was sent, which may be later, to the same.
+    pub round_trip: Duration,
     pub answer: Answer,
 }
 
@@ -303,6 +305,7 @@ impl LoadRun {
         intended: Duration,
     ) -> Push {
         let (kind, key, body) = self.load.notification(number);
+        let began = Instant::now();
         let sent = timeout(SENDER_TIMEOUT, self.post(connection, &body)).await;
         let answer = match sent {
             Ok(Ok(status)) => Answer::Status(status),
@@ -316,6 +319,7 @@ impl LoadRun {
             body,
             intended,
             latency: self.start.elapsed().saturating_sub(intended),
+            round_trip: began.elapsed(),
             answer,
         }
     }
