@@ -27,7 +27,7 @@ pub struct SimulateArgs {
     /// Number of pushes to send, instead of a duration.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub(super) count: Option<u32>,
-    /// Number of connections, which are kept alive.
+    /// The most connections; as many are opened as are needed at once, and kept alive.
     #[arg(long, default_value_t = 32, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=10_000), help_heading = "Load")]
     pub(super) connections: u16,
     /// Uses HTTP/2, with up to 64 concurrent pushes on each connection.

@@ -1,12 +1,16 @@
 //! The workers of the connections: each takes a push from the shared queue,
 //! derives its body, sends it and reports the answer.
+//!
+//! Of idle workers the last one that was busy gets the next push, as in most clients'
+//! pools: no more connections are open than were needed at once.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -36,7 +40,7 @@ pub(super) struct FinishedPush {
 
 /// The queue to all workers, and their reports. Dropping it ends the workers.
 pub(super) struct Workers {
-    jobs: UnboundedSender<PushJob>,
+    queue: Arc<Queue>,
     results: UnboundedReceiver<FinishedPush>,
     /// While set, workers return every push but a probe without sending it.
     hold_back: Arc<AtomicBool>,
@@ -46,9 +50,8 @@ impl Workers {
     /// Starts as many workers on each connection as it can carry pushes at a
     /// time.
     pub(super) fn spawn(connections: u16, connector: &Connector, generator: PushGenerator) -> Self {
-        let (jobs, queue) = unbounded_channel();
+        let queue = Arc::new(Queue::default());
         let (report, results) = unbounded_channel();
-        let queue = Arc::new(Mutex::new(queue));
         let hold_back = Arc::new(AtomicBool::new(false));
         for _ in 0..connections {
             let connection = Arc::new(connector.connection());
@@ -64,16 +67,15 @@ impl Workers {
             }
         }
         Self {
-            jobs,
+            queue,
             results,
             hold_back,
         }
     }
 
-    /// Queues a push for the next idle worker.
+    /// Gives a push to an idle worker, or to the next one that is.
     pub(super) fn send(&self, job: PushJob) {
-        // Cannot fail: the workers live as long as this end of the channel.
-        let _ = self.jobs.send(job);
+        self.queue.push(job);
     }
 
     pub(super) async fn next_result(&mut self) -> Option<FinishedPush> {
@@ -90,19 +92,75 @@ impl Workers {
     }
 }
 
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// The pushes that wait for a worker, or the workers that wait for a push.
+#[derive(Default)]
+struct Queue(Mutex<QueueState>);
+
+#[derive(Default)]
+struct QueueState {
+    pushes: VecDeque<PushJob>,
+    idle: Vec<oneshot::Sender<PushJob>>,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn push(&self, mut job: PushJob) {
+        let mut state = self.lock();
+        while let Some(worker) = state.idle.pop() {
+            match worker.send(job) {
+                Ok(()) => return,
+                Err(returned) => job = returned,
+            }
+        }
+        state.pushes.push_back(job);
+    }
+
+    /// The next push; `None` once the queue is closed.
+    async fn next(&self) -> Option<PushJob> {
+        let push = {
+            let mut state = self.lock();
+            if let Some(job) = state.pushes.pop_front() {
+                return Some(job);
+            }
+            if state.is_closed {
+                return None;
+            }
+            let (worker, push) = oneshot::channel();
+            state.idle.push(worker);
+            push
+        };
+        push.await.ok()
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.idle.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        // Nothing under this lock can panic halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct ConnectionWorker {
     generator: PushGenerator,
     connection: Arc<ClientConnection>,
-    queue: Arc<Mutex<UnboundedReceiver<PushJob>>>,
+    queue: Arc<Queue>,
     report: UnboundedSender<FinishedPush>,
     hold_back: Arc<AtomicBool>,
 }
 
 impl ConnectionWorker {
     async fn run(self) {
-        loop {
-            let job = self.queue.lock().await.recv().await;
-            let Some(job) = job else { return };
+        while let Some(job) = self.queue.next().await {
             let sent_at = Instant::now();
             let answer = if self.hold_back.load(Ordering::Relaxed) && !job.is_probe {
                 None
