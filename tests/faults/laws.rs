@@ -63,6 +63,11 @@ pub(crate) fn only_connections_of_the_killed_fail(
     }
 }
 
+/// How long so many pushes may take from the spools to Kafka.
+pub(crate) fn longest_delivery(spooled: f64) -> Duration {
+    MAX_DELIVERY + Duration::from_secs_f64(spooled / MIN_DELIVERED_PER_S)
+}
+
 /// Everything that was spooled is in Kafka soon after the cluster was in sync.
 pub(crate) fn spool_is_delivered(journal: &Journal, phase: &str, spooled: f64, took: Duration) {
     journal.annotate(&format!(
@@ -70,8 +75,7 @@ pub(crate) fn spool_is_delivered(journal: &Journal, phase: &str, spooled: f64, t
          after the cluster was in sync",
         took.as_secs_f64()
     ));
-    let most = MAX_DELIVERY + Duration::from_secs_f64(spooled / MIN_DELIVERED_PER_S);
-    if spooled < 1.0 || took > most + journal.stalls.allowance() {
+    if spooled < 1.0 || took > longest_delivery(spooled) + journal.stalls.allowance() {
         journal.violation(format!(
             "{phase}: {spooled} spooled, delivered after {took:?}"
         ));

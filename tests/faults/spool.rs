@@ -12,10 +12,10 @@ use fastrand::Rng;
 use crate::fleet::Instance;
 use crate::laws;
 use crate::phases;
+use crate::support::bodies;
 use crate::support::http::try_post;
 use crate::support::ordered::first_values;
 use crate::support::records::read_topic;
-use crate::support::{bodies, eventually};
 use crate::testbed::Testbed;
 
 /// What is stored in order by its device, and read by no stream.
@@ -26,6 +26,8 @@ const WARM: Duration = Duration::from_secs(2);
 /// Pushes that librdkafka held when the brokers went wait until shortly before their
 /// deadline; whoever kills their process cuts as many connections in a row.
 const UNTIL_ALL_ARE_SPOOLED: Duration = Duration::from_secs(13);
+/// How often the spools are looked at.
+const POLL: Duration = Duration::from_millis(100);
 const BETWEEN_KILLS_S: std::ops::Range<u64> = 4..12;
 
 /// All brokers are down, while ingresses with a spool are killed at random moments: the
@@ -67,10 +69,10 @@ pub(crate) fn all_brokers_gone(testbed: &Testbed, random: &mut Rng) {
         let in_sync = Instant::now();
         // Without a kill: while the brokers start, pushes that go to Kafka wait for it, and
         // whoever kills their process cuts as many connections in a row.
-        for ingress in &ingresses {
-            eventually("the spool is empty", || {
-                (records(ingress) < 0.5).then_some(())
-            });
+        let most = laws::longest_delivery(spooled);
+        while in_sync.elapsed() < 2 * most && ingresses.iter().any(|ingress| records(ingress) > 0.5)
+        {
+            sleep(POLL);
         }
         delivery = Some((spooled, in_sync.elapsed()));
     });
