@@ -192,8 +192,12 @@ pub(super) const PROPERTIES: &[Property] = &[
         "it is derived from streams.group_prefix, topics.prefix and streams.instance",
     ),
     refused(
-        &["session.timeout.ms", "heartbeat.interval.ms"],
+        &["session.timeout.ms"],
         "set streams.session_timeout_ms instead",
+    ),
+    refused(
+        &["heartbeat.interval.ms"],
+        "an instance that leaves is noticed with the next heartbeat of the others, within a second",
     ),
     refused(
         &["partition.assignment.strategy"],

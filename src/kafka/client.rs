@@ -192,6 +192,10 @@ fn assigned_consumer_config(
     config
 }
 
+/// How soon a member learns that another one has left, whose partitions wait meanwhile.
+/// A heartbeat is a few bytes in either direction.
+const HEARTBEAT_INTERVAL_MS: &str = "1000";
+
 /// What must not be overridden of any consumer.
 fn consumer_config<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut ClientConfig {
     // Groups of the embedded broker of `dev` use the newer protocol (KIP-848), in which
@@ -202,10 +206,7 @@ fn consumer_config<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a
             // Readers join no group, but librdkafka compares it with
             // max.poll.interval.ms for them as well.
             .set("session.timeout.ms", session_timeout_ms.to_string())
-            .set(
-                "heartbeat.interval.ms",
-                (session_timeout_ms / 5).to_string(),
-            )
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
             .set("partition.assignment.strategy", "cooperative-sticky");
     }
     config

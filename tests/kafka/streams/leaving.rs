@@ -14,12 +14,11 @@ use crate::support::eventually;
 use crate::support::kafka_cluster::{Broker, Cluster, ClusterOptions, shared};
 use crate::support::northbridge::Northbridge;
 
-/// A session that is long over [`SOON`]. Members learn of a rebalance within a fifth
-/// of it.
+/// A session that is long over [`SOON`].
 const SETTINGS: [(&str, &str); 1] = [("streams.session_timeout_ms", "45000")];
 const SOON: Duration = Duration::from_secs(20);
 /// Longer than the time in which a member learns of a rebalance.
-const HEARTBEAT: Duration = Duration::from_secs(12);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 #[test]
 fn the_partitions_of_an_unnamed_instance_that_stops_are_taken_over_soon() {
