@@ -31,7 +31,7 @@ mod usage;
 const CONTESTANTS: [Floor; 2] = [Floor::Defaults, Floor::OneInFlight];
 const PARTITIONS: [&str; 2] = ["12", "60"];
 const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(6);
+const ROUND: Duration = Duration::from_secs(5);
 const LOADS: [Shape; 5] = [
     Shape::Rate(500),
     Shape::Rate(2_000),

@@ -5,8 +5,8 @@
 //! cargo run --release --manifest-path benches/stores/Cargo.toml -- DIRECTORY [SMALL_DISK]
 //! ```
 //!
-//! The directory must be empty, on the disk that is measured. On the small disk (32 to
-//! 256 MB, such as a tmpfs) each store meets no space, and then space again.
+//! The directory must be empty, on the disk that is measured. On the small disk (some
+//! hundred MB, such as a tmpfs) each store meets no space, and then space again.
 
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};

@@ -181,3 +181,48 @@ impl ConnectionWorker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u32) -> PushJob {
+        PushJob {
+            push: PendingPush {
+                number,
+                bytes: 0,
+                since: Duration::ZERO,
+            },
+            due: Duration::ZERO,
+            is_probe: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_worker_that_was_busy_last_gets_the_next_push() {
+        let queue = Arc::new(Queue::default());
+        let worker = || {
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { queue.next().await.map(|job| job.push.number) })
+        };
+        let early = worker();
+        tokio::task::yield_now().await;
+        let late = worker();
+        tokio::task::yield_now().await;
+        queue.push(job(1));
+        assert_eq!(late.await.unwrap(), Some(1));
+        queue.push(job(2));
+        assert_eq!(early.await.unwrap(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn pushes_wait_for_a_worker_in_their_order_and_are_sent_before_the_end() {
+        let queue = Queue::default();
+        [1, 2].map(|number| queue.push(job(number)));
+        queue.close();
+        for number in [Some(1), Some(2), None] {
+            let next = queue.next().await;
+            assert_eq!(next.map(|job| job.push.number), number);
+        }
+    }
+}
