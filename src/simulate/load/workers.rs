@@ -218,7 +218,9 @@ mod tests {
     #[tokio::test]
     async fn pushes_wait_for_a_worker_in_their_order_and_are_sent_before_the_end() {
         let queue = Queue::default();
-        [1, 2].map(|number| queue.push(job(number)));
+        for number in [1, 2] {
+            queue.push(job(number));
+        }
         queue.close();
         for number in [Some(1), Some(2), None] {
             let next = queue.next().await;
