@@ -69,13 +69,10 @@ fn compare(partitions: &str) {
     create_topics(&settings);
     let ingress = Northbridge::start(&["ingress"], &settings);
     ingress.wait_until_ready();
-    let floors = CONTESTANTS.map(|floor| (floor, floor.start(&bootstrap)));
+    let floors = CONTESTANTS.map(|floor| floor.start(&bootstrap));
+    let (_processes, floors): (Vec<_>, Vec<_>) = floors.into_iter().unzip();
     let mut candidates = vec![Candidate::of("northbridge", &ingress)];
-    candidates.extend(floors.iter().map(|(floor, (process, address))| Candidate {
-        name: floor.to_string(),
-        pid: process.pid().to_string(),
-        address: *address,
-    }));
+    candidates.extend(floors);
     println!("\n{partitions} partitions; median of {ROUNDS} rounds of {ROUND:?}, in turns");
     println!(
         "{:16} {:15} {:>8} {:>8} {:>8} {:>9} {:>9}",

@@ -65,15 +65,8 @@ fn cpu(broker: &Broker) {
         ("telemetry.sampling_ratio", "1"),
     ];
     let traced = ingress(broker, &traced);
-    let [immediate, waiting] = [Floor::Immediate, Floor::Waiting].map(|floor| {
-        let (process, address) = floor.start(&broker.bootstrap_servers());
-        let candidate = Candidate {
-            name: floor.to_string(),
-            pid: process.pid().to_string(),
-            address,
-        };
-        (process, candidate)
-    });
+    let floors = [Floor::Immediate, Floor::Waiting];
+    let [immediate, waiting] = floors.map(|floor| floor.start(&broker.bootstrap_servers()));
     let candidates = [
         Candidate::of("ingress", &program),
         Candidate::of("with spool", &with_spool),

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io::BufRead;
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::candidate::Candidate;
 use crate::support::child::ChildGuard;
 
 /// The flag that makes a benchmark run a floor.
@@ -65,14 +65,19 @@ impl Floor {
     ];
 
     /// Starts it in a process of its own.
-    pub(crate) fn start(self, bootstrap_servers: &str) -> (ChildGuard, SocketAddr) {
+    pub(crate) fn start(self, bootstrap_servers: &str) -> (ChildGuard, Candidate) {
         let mut program = Command::new(std::env::current_exe().expect("this program"));
         program.args([FLOOR, &self.to_string(), bootstrap_servers]);
         let mut process = ChildGuard::spawn(&program, Stdio::inherit());
         let mut address = String::new();
         let mut output = process.take_stdout().expect("its output");
         output.read_line(&mut address).expect("its first line");
-        (process, address.trim().parse().expect("an address"))
+        let candidate = Candidate {
+            name: self.to_string(),
+            pid: process.pid().to_string(),
+            address: address.trim().parse().expect("an address"),
+        };
+        (process, candidate)
     }
 
     /// Runs as a floor until it is killed, if this process was started as one.

@@ -2,10 +2,10 @@
 //!
 //! A retriable call is repeated. After any other error a new producer takes the place
 //! of the old one, and its initialization ends what is open and fences what is still
-//! under way, as the restart of a process does. The same follows a transaction during which
-//! a request may have been lost: librdkafka sends it again under the same epoch
-//! (it has no KIP-890), and a late copy, above all of an `EndTxn`, would act on
-//! the next transaction.
+//! under way, as the restart of a process does. The same follows a transaction during
+//! which a request may have been lost: librdkafka sends it again under the same epoch
+//! (it has no KIP-890), and a late copy, above all of an `EndTxn`, would act on the next
+//! transaction.
 //!
 //! Knows nothing of what is written.
 
@@ -72,10 +72,9 @@ enum ProducerState {
     /// It has no epoch.
     New,
     Initialized,
-    /// A transaction is open.
-    Open,
-    /// A call has failed, so another producer must take its place.
-    Failed,
+    /// A transaction is open, or a call has failed: unless it commits, another producer
+    /// must take its place.
+    Spent,
 }
 
 /// Observes [`Transactions`] from another thread.
@@ -208,8 +207,7 @@ impl Transactions {
         match self.state.get() {
             ProducerState::New => self.init(keep_trying),
             ProducerState::Initialized if !self.context().has_lost_requests() => Ok(true),
-            // The caller has given up a transaction that is still open.
-            ProducerState::Initialized | ProducerState::Open | ProducerState::Failed => {
+            ProducerState::Initialized | ProducerState::Spent => {
                 self.update_servers();
                 self.renew()?;
                 self.init(keep_trying)
@@ -263,7 +261,7 @@ impl Transactions {
                     }
                 }
                 Err(error) => {
-                    self.state.set(ProducerState::Failed);
+                    self.state.set(ProducerState::Spent);
                     return Err(if self.is_denied_id(&error) {
                         TransactionError::Denied(error)
                     } else {
@@ -289,11 +287,10 @@ impl Transactions {
     ///
     /// Returns a [`TransactionError`], which says what to do.
     pub(crate) fn begin(&self) -> Result<(), TransactionError> {
+        self.state.set(ProducerState::Spent);
         self.producer
             .begin_transaction()
-            .map_err(|error| self.fail(error))?;
-        self.state.set(ProducerState::Open);
-        Ok(())
+            .map_err(|error| self.fail(error))
     }
 
     /// Queues a record, which [`Transactions::commit`] sends at the latest.
@@ -382,7 +379,6 @@ impl Transactions {
     }
 
     fn fail(&self, error: KafkaError) -> TransactionError {
-        self.state.set(ProducerState::Failed);
         if self.is_denied_id(&error) {
             return TransactionError::Denied(error);
         }

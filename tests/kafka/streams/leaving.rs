@@ -18,7 +18,7 @@ use crate::support::northbridge::Northbridge;
 const SETTINGS: [(&str, &str); 1] = [("streams.session_timeout_ms", "45000")];
 const SOON: Duration = Duration::from_secs(20);
 /// Longer than the time in which a member learns of a rebalance.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(12);
 
 #[test]
 fn the_partitions_of_an_unnamed_instance_that_stops_are_taken_over_soon() {
