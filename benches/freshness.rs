@@ -1,5 +1,7 @@
 //! How soon a state is visible: the time from the acknowledgement of a confirmation to its
-//! state at a `read_committed` consumer, on a real cluster of three brokers, and what it costs.
+//! state at a `read_committed` consumer, on a real cluster of three brokers, and what it
+//! costs; and how fast a stream catches up. `command-status` in turns with the same job in
+//! Kafka Streams (`benches/kafka_streams`).
 //!
 //! Arguments are settings of the stream:
 //! `cargo bench --bench freshness -- streams.max_batch_wait_ms=10`
@@ -20,11 +22,14 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
+use kafka_streams::KafkaStreams;
 use support::bodies::message_confirm;
 use support::kafka_cluster::{shared, unique_prefix};
 use support::northbridge::{Northbridge, create_topics};
-use usage::{cpu_time, percentile};
+use usage::{cpu_time, memory_mb, percentile};
 
+#[path = "support/kafka_streams.rs"]
+mod kafka_streams;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "support/usage.rs"]
@@ -34,6 +39,9 @@ const RATES_PER_S: [u32; 2] = [10, 1_000];
 const PARTITIONS: i32 = 6;
 const WARM_UP: Duration = Duration::from_secs(5);
 const DURATION: Duration = Duration::from_secs(30);
+/// What is to be caught up with.
+const BACKLOG: u32 = 400_000;
+const ROUNDS: usize = 2;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// When each confirmation was acknowledged, by its number.
@@ -54,49 +62,121 @@ impl ProducerContext for Acknowledged {
     }
 }
 
-fn main() {
-    let prefix = unique_prefix("freshness");
-    let mut settings = vec![
-        ("kafka.bootstrap_servers", shared().bootstrap()),
-        ("topics.prefix", prefix.as_str()),
-    ];
-    create_topics(&settings);
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    settings.extend(
-        arguments
-            .iter()
-            .filter_map(|argument| argument.split_once('=')),
-    );
-    let stream = Northbridge::start(&["command-status"], &settings);
-    stream.wait_until_ready();
-    println!(
-        "events/s   visible p50 ms   p90 ms   p99 ms  longest ms  transactions/s  CPU us/event"
-    );
-    for rate_per_s in RATES_PER_S {
-        measure(&stream, &prefix, rate_per_s);
+/// Who maintains the states.
+#[derive(Debug, Clone, Copy)]
+enum Contestant {
+    Northbridge,
+    KafkaStreams,
+}
+
+/// A contestant at work on the topics with a prefix of its own.
+struct Running {
+    prefix: String,
+    process: Process,
+}
+
+enum Process {
+    Northbridge(Northbridge),
+    KafkaStreams(KafkaStreams),
+}
+
+impl Contestant {
+    const ALL: [Self; 2] = [Self::Northbridge, Self::KafkaStreams];
+
+    fn start(self, prefix: String, settings: &[(&str, &str)]) -> Running {
+        let process = match self {
+            Self::Northbridge => {
+                let mut all = common_settings(&prefix);
+                all.extend(settings);
+                let stream = Northbridge::start(&["command-status"], &all);
+                stream.wait_until_ready();
+                Process::Northbridge(stream)
+            }
+            Self::KafkaStreams => {
+                Process::KafkaStreams(KafkaStreams::start(shared().bootstrap(), &prefix))
+            }
+        };
+        Running { prefix, process }
     }
 }
 
-fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
+impl Running {
+    fn pid(&self) -> String {
+        match &self.process {
+            Process::Northbridge(stream) => stream.pid().to_string(),
+            Process::KafkaStreams(stream) => stream.pid(),
+        }
+    }
+
+    /// Transactions that were committed, if it counts them.
+    fn committed(&self) -> Option<f64> {
+        let labels = [r#"result="committed""#, r#"stream="command-status""#];
+        match &self.process {
+            Process::Northbridge(stream) => {
+                Some(stream.metric("northbridge_stream_transactions_total", &labels))
+            }
+            Process::KafkaStreams(_) => None,
+        }
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+fn common_settings(prefix: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("kafka.bootstrap_servers", shared().bootstrap()),
+        ("topics.prefix", prefix),
+    ]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let settings = arguments.iter().filter_map(|text| text.split_once('='));
+    let settings: Vec<(&str, &str)> = settings.collect();
+    println!(
+        "who          events/s  visible p50 ms   p90 ms   p99 ms  longest ms  transactions/s  CPU us/event"
+    );
+    for _ in 0..ROUNDS {
+        for contestant in Contestant::ALL {
+            let running = contestant.start(topics(), &settings);
+            for rate_per_s in RATES_PER_S {
+                measure(contestant, &running, rate_per_s);
+            }
+        }
+    }
+    println!("\nwho          caught up with  events/s  CPU us/event  memory MB");
+    for _ in 0..ROUNDS {
+        for contestant in Contestant::ALL {
+            catch_up(contestant, &settings);
+        }
+    }
+}
+
+/// Creates topics, and returns their prefix.
+fn topics() -> String {
+    let prefix = unique_prefix("freshness");
+    create_topics(&common_settings(&prefix));
+    prefix
+}
+
+fn measure(contestant: Contestant, running: &Running, rate_per_s: u32) {
     let warm_up = rate_per_s * u32::try_from(WARM_UP.as_secs()).unwrap();
     let count = warm_up + rate_per_s * u32::try_from(DURATION.as_secs()).unwrap();
     let acknowledged = Acknowledged::default();
-    let states = Consumption::begin(&format!("{prefix}command-state"));
-    let topic = format!("{prefix}command-status");
+    let states = Consumption::begin(&running.topic("command-state"));
+    let topic = running.topic("command-status");
     let producing = {
         let acknowledged = acknowledged.clone();
         thread::spawn(move || produce(&topic, rate_per_s, count, acknowledged))
     };
     let mut latencies = Vec::new();
-    let committed = || {
-        let labels = [r#"result="committed""#, r#"stream="command-status""#];
-        stream.metric("northbridge_stream_transactions_total", &labels)
-    };
-    let pid = stream.pid().to_string();
+    let pid = running.pid();
     let mut before = None;
     let last = states.read(rate_per_s, count, |number| {
         if number >= warm_up {
-            before.get_or_insert_with(|| (committed(), cpu_time(&pid), Instant::now()));
+            before.get_or_insert_with(|| (running.committed(), cpu_time(&pid), Instant::now()));
             // A state may be seen before the acknowledgement of its confirmation is.
             let at = acknowledged.0.lock().unwrap().get(&number).copied();
             latencies.push(at.map_or(Duration::ZERO, |at| at.elapsed()));
@@ -109,10 +189,40 @@ fn measure(stream: &Northbridge, prefix: &str, rate_per_s: u32) {
     let shown =
         [50, 90, 99, 100].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
     let [p50, p90, p99, longest] = shown;
+    let committed = running.committed().zip(transactions);
+    let per_s = committed.map(|(after, before)| format!("{:.1}", (after - before) / took));
     println!(
-        "{rate_per_s:8} {p50:16.0} {p90:8.0} {p99:8.0} {longest:11.0} {:15.1} {:13.1}",
-        (committed() - transactions) / took,
+        "{:12} {rate_per_s:8} {p50:15.0} {p90:8.0} {p99:8.0} {longest:11.0} {:>15} {:13.1}",
+        format!("{contestant:?}"),
+        per_s.as_deref().unwrap_or("-"),
         cpu_time(&pid).saturating_sub(cpu).as_secs_f64() * 1e6 / (took * f64::from(rate_per_s)),
+    );
+}
+
+/// From the first state that is visible to the last one: starting is not part of it, but
+/// of the CPU time.
+fn catch_up(contestant: Contestant, settings: &[(&str, &str)]) {
+    let prefix = topics();
+    let rate_per_s = u32::MAX;
+    let input = format!("{prefix}command-status");
+    produce(&input, rate_per_s, BACKLOG, Acknowledged::default());
+    let states = Consumption::begin(&format!("{prefix}command-state"));
+    let reading = thread::spawn(move || {
+        let mut began = None;
+        let last = states.read(rate_per_s, BACKLOG, |_| {
+            began.get_or_insert_with(Instant::now);
+        });
+        last - began.expect("states")
+    });
+    let running = contestant.start(prefix, settings);
+    let took = reading.join().expect("no panic").as_secs_f64();
+    let pid = running.pid();
+    println!(
+        "{:12} {BACKLOG:15} {:9.0} {:13.1} {:10.0}",
+        format!("{contestant:?}"),
+        f64::from(BACKLOG) / took,
+        cpu_time(&pid).as_secs_f64() * 1e6 / f64::from(BACKLOG),
+        memory_mb(&pid, "VmHWM"),
     );
 }
 
@@ -122,6 +232,7 @@ fn produce(topic: &str, rate_per_s: u32, count: u32, acknowledged: Acknowledged)
         .set("bootstrap.servers", shared().bootstrap())
         .set("partitioner", "murmur2_random")
         .set("linger.ms", "20")
+        .set("queue.buffering.max.messages", "1000000")
         .create_with_context(acknowledged)
         .expect("a producer");
     let began = Instant::now();

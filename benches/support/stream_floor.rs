@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 /// The product's default `streams.max_batch_records`.
 const BATCH_RECORDS: usize = 10_000;
 /// The product's default `streams.max_batch_wait_ms`.
-const BATCH_WAIT: Duration = Duration::from_millis(50);
+const BATCH_WAIT: Duration = Duration::from_millis(5);
 /// The limit of every call; one that takes longer fails the run.
 const TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -57,7 +57,6 @@ impl Dev {
         settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
         settings.shutdown.announce_ms = Millis(0);
         settings.shutdown.idle_ms = Millis(0);
-        settings.streams.max_batch_wait_ms = Millis(5);
         self.source().set_defaults(&mut settings);
         settings
     }

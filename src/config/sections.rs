@@ -503,7 +503,7 @@ impl Default for Streams {
             group_prefix: "northbridge.".to_owned(),
             max_batch_records: 10_000,
             max_batch_bytes: 16 * 1024 * 1024,
-            max_batch_wait_ms: Millis(50),
+            max_batch_wait_ms: Millis(5),
             max_state_bytes: 1024 * 1024,
             transaction_timeout_ms: Millis(30_000),
             session_timeout_ms: Millis(15_000),

@@ -165,7 +165,7 @@ impl GroupConsumer {
     ) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
         let (mut remaining, mut deadline) = (timeout, None);
         loop {
-            match self.consumer.poll(remaining) {
+            match self.consumer.poll(in_whole_ms(remaining)) {
                 None => return Ok(None),
                 Some(Ok(message)) => {
                     let context = self.consumer.context();
@@ -279,6 +279,12 @@ impl std::fmt::Debug for GroupConsumer {
             .field("topic", &self.topic)
             .finish_non_exhaustive()
     }
+}
+
+/// rdkafka spins for the part of a time-out that is less than a millisecond.
+fn in_whole_ms(timeout: Duration) -> Duration {
+    let ms = timeout.as_micros().div_ceil(1_000);
+    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// Returns whether any member of the group has a partition of the topic.

@@ -30,8 +30,10 @@ use context::TransactionalContext;
 
 /// The timeout of one call into librdkafka; a call that times out is repeated.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The timeout of a poll that serves the events that have already arrived.
-const POLL_TIMEOUT: Duration = Duration::from_millis(1);
+/// How many events are served at once, at most.
+const EVENTS: i32 = 100;
+/// How often a commit looks whether brokers have answered all records.
+const RECORDS_INTERVAL: Duration = Duration::from_millis(1);
 /// The property with the addresses of the brokers.
 const SERVERS: &str = "bootstrap.servers";
 /// The pause before a call is repeated, spent serving events.
@@ -277,7 +279,10 @@ impl Transactions {
     /// else takes them off their queue, which grows for as long as brokers are
     /// away.
     pub(crate) fn serve_events(&self) {
-        self.producer.poll(POLL_TIMEOUT);
+        // A poll of any length spins for the rest of its last millisecond.
+        for _ in 0..self.producer.in_flight_count().min(EVENTS) {
+            self.producer.poll(Duration::ZERO);
+        }
     }
 
     /// Begins a transaction. Local: no broker learns of it before the first
@@ -353,10 +358,27 @@ impl Transactions {
     /// Returns a [`TransactionError`], which says what to do, and
     /// [`TransactionError::Unknown`] if it stops retrying.
     pub(crate) fn commit(&self, keep_trying: impl Fn() -> bool) -> Result<(), TransactionError> {
-        let commit = || self.producer.commit_transaction(CALL_TIMEOUT);
+        let commit = || {
+            self.await_records()?;
+            self.producer.commit_transaction(CALL_TIMEOUT)
+        };
         self.call(commit, keep_trying).map_err(unless_committed)?;
         self.state.set(ProducerState::Initialized);
         self.failures.all_allowed(Operation::Write);
+        Ok(())
+    }
+
+    /// Waits until brokers have answered all records. A commit waits for them too, but
+    /// rdkafka's looks only every 100 ms.
+    fn await_records(&self) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+            self.serve_events();
+            std::thread::sleep(RECORDS_INTERVAL);
+        }
         Ok(())
     }
 
