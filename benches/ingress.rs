@@ -1,5 +1,6 @@
 //! Compares the ingress, without and with a spool, and with every push traced, with its
-//! floors, on librdkafka's mock cluster: CPU per push, and memory with 1,000 pushes in flight.
+//! floors, on librdkafka's mock cluster: CPU per push, latency over many connections, and
+//! memory with 1,000 pushes in flight.
 //!
 //! Each is a process of its own. They get the same load alternately, so that
 //! whatever else the machine does affects all. The floors are in
@@ -39,6 +40,10 @@ const RATES_PER_S: [u32; 2] = [800, 2_000];
 const CONNECTIONS: u32 = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(6);
+/// A rate over many connections: each is used once until all are open, and again then.
+const SPREAD_RATE_PER_S: u32 = 100;
+const SPREAD_CONNECTIONS: u32 = 10_000;
+const SPREAD_MEASURED: u32 = 2_000;
 /// Slow enough that at the higher rate every connection has a push in flight.
 const SLOW_ROUND_TRIP: Duration = Duration::from_millis(600);
 const SLOW_CONNECTIONS: u32 = 1_050;
@@ -50,6 +55,7 @@ fn main() {
     rlimit::increase_nofile_limit(u64::MAX).expect("a limit of open files");
     let broker = broker();
     cpu(&broker);
+    connections(&broker);
     memory(&broker);
 }
 
@@ -126,6 +132,32 @@ fn print_ratio(name: &str, dividend: &[Measurement], divisor: &[Measurement]) {
     let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
     let middle = median(ratios);
     println!("        {name}: {middle:.2} (of the rounds {least:.2} to {most:.2})");
+}
+
+/// The latency of the pushes on connections that are open, while so many are.
+fn connections(broker: &Broker) {
+    println!("\n{SPREAD_RATE_PER_S} pushes a second over all connections, in turn");
+    println!("connections   p50 ms   p99 ms");
+    for connections in [CONNECTIONS, SPREAD_CONNECTIONS] {
+        // Longer than a connection waits for its next push.
+        let program = ingress(broker, &[("http.keep_alive_timeout_ms", "300000")]);
+        let candidate = Candidate::of("ingress", &program);
+        let load = Load {
+            until: Until::Pushes(connections + SPREAD_MEASURED),
+            ..candidate.load(SPREAD_RATE_PER_S, connections)
+        };
+        let report = load.start().finish();
+        all_stored(&report);
+        let open = report
+            .pushes
+            .iter()
+            .filter(|push| push.number >= connections);
+        let mut latencies: Vec<_> = open.map(|push| push.latency).collect();
+        latencies.sort_unstable();
+        let [p50, p99] =
+            [50, 99].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
+        println!("{connections:11} {p50:8.2} {p99:8.2}");
+    }
 }
 
 /// Starts fresh processes, so that their peaks are due to this load alone.

@@ -4,8 +4,9 @@
 //!
 //! Each run is a process of its own, and the profiles alternate, so that other
 //! load on the machine affects all of them. `NORTHBRIDGE_TEST_KAFKA` selects
-//! another cluster. The last runs use librdkafka's mock broker with longer
-//! round trips, like those to a cluster at another site.
+//! another cluster. The last runs use librdkafka's mock brokers with longer
+//! round trips, like those to a cluster at another site; `-- mock` leaves out the others,
+//! and `-- real` these.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,11 +37,12 @@ mod usage;
 
 /// The flag that makes this program run one producer.
 const PRODUCE: &str = "--produce";
-const PARTITIONS: [i32; 3] = [6, 12, 60];
-const RATES_PER_S: [u32; 2] = [800, 5_000];
+const PARTITIONS: [i32; 4] = [6, 12, 60, 240];
+const RATES_PER_S: [u32; 3] = [10, 800, 5_000];
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(5);
-const MOCK_PARTITIONS: i32 = 12;
+/// Brokers and partitions.
+const MOCKS: [(i32, i32); 4] = [(1, 12), (1, 60), (6, 60), (6, 240)];
 const MOCK_RATE_PER_S: u32 = 800;
 const MOCK_ROUND_TRIPS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
 
@@ -51,8 +53,15 @@ fn main() {
     {
         return produce(run);
     }
-    real_cluster();
-    mock();
+    let is_given = |part: &str| arguments.iter().any(|argument| argument == part);
+    if !is_given("mock") {
+        real_cluster();
+    }
+    if !is_given("real") {
+        for (brokers, partitions) in MOCKS {
+            mock(brokers, partitions);
+        }
+    }
 }
 
 fn real_cluster() {
@@ -68,19 +77,21 @@ fn real_cluster() {
     }
 }
 
-fn mock() {
-    let broker: MockCluster<'_, DefaultProducerContext> =
-        MockCluster::new(1).expect("a mock cluster");
-    let settings = settings(&broker.bootstrap_servers(), "mock.", MOCK_PARTITIONS);
+fn mock(brokers: i32, partitions: i32) {
+    let cluster: MockCluster<'_, DefaultProducerContext> =
+        MockCluster::new(brokers).expect("a mock cluster");
+    let settings = settings(&cluster.bootstrap_servers(), "mock.", partitions);
     for spec in specs(&settings) {
-        let created = broker.create_topic(&spec.name, spec.partitions, 1);
+        let created = cluster.create_topic(&spec.name, spec.partitions, 1);
         created.expect("a topic");
     }
     for round_trip in MOCK_ROUND_TRIPS {
-        let slowed = broker.broker_round_trip_time(1, round_trip);
-        slowed.expect("the mock's round trip");
+        for broker in 1..=brokers {
+            let slowed = cluster.broker_round_trip_time(broker, round_trip);
+            slowed.expect("the mock's round trip");
+        }
         print_head(&format!(
-            "librdkafka's mock broker, round trip {round_trip:?}"
+            "librdkafka's mock cluster of {brokers}, round trip {round_trip:?}"
         ));
         compare(&settings, MOCK_RATE_PER_S);
     }

@@ -20,12 +20,14 @@ pub mod log_reader;
 pub mod metrics;
 pub mod monitor;
 mod murmur2;
+mod polled;
 mod producer;
 mod replacement;
 mod statistics;
 pub(crate) mod topic_check;
 mod topic_lanes;
 pub(crate) mod transactions;
+mod turns;
 
 pub use check::{CheckError, check};
 pub use client::CANNOT_CREATE_CLIENT;

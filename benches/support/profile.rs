@@ -2,7 +2,7 @@
 //! this process, their latency and their CPU time.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use northbridge::process::readiness::Readiness;
 use northbridge::record::{Arrival, KeyedRecord};
 use northbridge::topics::specs;
 use rdkafka::ClientConfig;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -42,13 +42,20 @@ pub(crate) enum Profile {
     FiveInFlight,
     /// One request in flight to each broker.
     OneInFlight,
-    /// northbridge: one batch outstanding on each partition.
-    Lanes,
+    /// One batch outstanding on each partition, as northbridge 0.2.0 had.
+    OneBatch,
+    /// northbridge: one batch outstanding on each partition that has its turn.
+    Turns,
 }
 
 impl Profile {
     /// In the order of the comparison.
-    pub(crate) const ALL: [Self; 3] = [Self::FiveInFlight, Self::OneInFlight, Self::Lanes];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::FiveInFlight,
+        Self::OneInFlight,
+        Self::OneBatch,
+        Self::Turns,
+    ];
 }
 
 impl fmt::Display for Profile {
@@ -56,7 +63,8 @@ impl fmt::Display for Profile {
         f.pad(match self {
             Self::FiveInFlight => "five-in-flight",
             Self::OneInFlight => "one-in-flight",
-            Self::Lanes => "lanes",
+            Self::OneBatch => "one-batch",
+            Self::Turns => "turns",
         })
     }
 }
@@ -71,16 +79,29 @@ pub(crate) struct Figures {
     pub(crate) cpu_us_per_record: f64,
 }
 
-/// A producer: librdkafka's own or northbridge's.
+/// A producer: librdkafka's own, with lanes before it or without, or northbridge's.
 enum Sender {
-    Bare {
-        producer: FutureProducer,
-        topic: String,
+    Bare(Bare),
+    OneBatch {
+        bare: Bare,
+        lanes: Vec<Mutex<Lane>>,
     },
     Product {
         producer: Producer,
         _monitor: Monitor,
     },
+}
+
+struct Bare {
+    producer: FutureProducer,
+    topic: String,
+}
+
+/// What is outstanding on a partition, and what waits for that.
+#[derive(Default)]
+struct Lane {
+    outstanding: usize,
+    waiting: Vec<(KeyedRecord, oneshot::Sender<DeliveryFuture>)>,
 }
 
 /// Runs a profile on existing topics.
@@ -139,28 +160,15 @@ fn record(number: u32) -> KeyedRecord {
 impl Sender {
     fn new(profile: Profile, settings: &Settings) -> Self {
         match profile {
-            Profile::FiveInFlight => Self::bare(settings, 5),
-            Profile::OneInFlight => Self::bare(settings, 1),
-            Profile::Lanes => Self::product(settings),
-        }
-    }
-
-    /// With those of northbridge's settings that matter on a healthy cluster.
-    fn bare(settings: &Settings, requests_in_flight: u32) -> Self {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("max.in.flight", requests_in_flight.to_string())
-            .set("linger.ms", "0")
-            .set("partitioner", "murmur2_random")
-            .set("socket.nagle.disable", "true")
-            .set("queue.buffering.max.messages", "1000000")
-            .create();
-        let [command_status, ..] = specs(settings);
-        Self::Bare {
-            producer: producer.expect("a producer"),
-            topic: command_status.name,
+            Profile::FiveInFlight => Self::Bare(Bare::new(settings, 5)),
+            Profile::OneInFlight => Self::Bare(Bare::new(settings, 1)),
+            Profile::OneBatch => Self::OneBatch {
+                bare: Bare::new(settings, 5),
+                lanes: (0..settings.topics.partitions)
+                    .map(|_| Mutex::default())
+                    .collect(),
+            },
+            Profile::Turns => Self::product(settings),
         }
     }
 
@@ -190,14 +198,12 @@ impl Sender {
 
     async fn deliver(&self, record: KeyedRecord) {
         match self {
-            Self::Bare { producer, topic } => {
-                let bare = FutureRecord::to(topic)
-                    .key(record.key().expect("a key"))
-                    .payload(record.value())
-                    .headers(of_record(&record));
-                let sent = producer.send_result(bare).map_err(|(error, _)| error);
-                let delivered = sent.expect("room in the queue").await;
-                delivered.expect("a report").expect("a delivery");
+            Self::Bare(bare) => acknowledged(bare.send(&record, None)).await,
+            Self::OneBatch { bare, lanes } => {
+                let partition = fastrand::usize(..lanes.len());
+                let sent = Lane::send(&lanes[partition], bare, record, partition).await;
+                acknowledged(sent).await;
+                Lane::settle(&lanes[partition], bare, partition);
             }
             Self::Product { producer, .. } => {
                 let (settled, result) = oneshot::channel();
@@ -208,6 +214,74 @@ impl Sender {
                     matches!(settlement, Settlement::Delivered(_)),
                     "{settlement:?}"
                 );
+            }
+        }
+    }
+}
+
+impl Bare {
+    /// With those of northbridge's settings that matter on a healthy cluster.
+    fn new(settings: &Settings, requests_in_flight: u32) -> Self {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &settings.kafka.bootstrap_servers)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("max.in.flight", requests_in_flight.to_string())
+            .set("linger.ms", "0")
+            .set("partitioner", "murmur2_random")
+            .set("socket.nagle.disable", "true")
+            .set("queue.buffering.max.messages", "1000000")
+            .create();
+        let [command_status, ..] = specs(settings);
+        Self {
+            producer: producer.expect("a producer"),
+            topic: command_status.name,
+        }
+    }
+
+    fn send(&self, record: &KeyedRecord, partition: Option<usize>) -> DeliveryFuture {
+        let mut bare = FutureRecord::to(&self.topic)
+            .key(record.key().expect("a key"))
+            .payload(record.value())
+            .headers(of_record(record));
+        bare.partition = partition.map(|partition| i32::try_from(partition).expect("a partition"));
+        let sent = self.producer.send_result(bare);
+        sent.map_err(|(error, _)| error).expect("room in the queue")
+    }
+}
+
+async fn acknowledged(sent: DeliveryFuture) {
+    sent.await.expect("a report").expect("a delivery");
+}
+
+impl Lane {
+    async fn send(
+        lane: &Mutex<Self>,
+        bare: &Bare,
+        record: KeyedRecord,
+        partition: usize,
+    ) -> DeliveryFuture {
+        let sent = {
+            let mut lane = lane.lock().unwrap();
+            if lane.outstanding == 0 {
+                lane.outstanding = 1;
+                return bare.send(&record, Some(partition));
+            }
+            let (sender, sent) = oneshot::channel();
+            lane.waiting.push((record, sender));
+            sent
+        };
+        sent.await.expect("its turn")
+    }
+
+    fn settle(lane: &Mutex<Self>, bare: &Bare, partition: usize) {
+        let mut lane = lane.lock().unwrap();
+        lane.outstanding -= 1;
+        if lane.outstanding == 0 {
+            lane.outstanding = lane.waiting.len();
+            for (record, sender) in lane.waiting.drain(..) {
+                let sent = bare.send(&record, Some(partition));
+                assert!(sender.send(sent).is_ok(), "nobody gives up");
             }
         }
     }

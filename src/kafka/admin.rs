@@ -13,11 +13,12 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataBroker, MetadataTopic};
-use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 
 use super::cluster_size::{ClusterSize, Evidence};
 use super::failure::{Denial, Operation};
 use super::failures::{Failures, RequestError};
+use super::polled::PolledProducer;
 use super::topic_check::{Finding, ObservedTopic, TopicCheck, compare};
 use super::{ReportingContext, admin_config};
 use crate::config::Settings;
@@ -33,7 +34,7 @@ const CHECK_PAUSE: Duration = Duration::from_millis(200);
 pub struct TopicAdmin {
     /// Requests metadata. Its own thread serves its events, so that the reasons
     /// of failures are known while a request waits.
-    client: Arc<ThreadedProducer<ReportingContext>>,
+    client: Arc<PolledProducer<ReportingContext>>,
     /// Makes all other requests. rdkafka never serves its events.
     requests: AdminClient<DefaultClientContext>,
     failures: Failures,

@@ -1,11 +1,12 @@
 //! The lane of one partition: at most one batch is outstanding, and records
-//! submitted meanwhile form the next batch.
+//! submitted meanwhile form the next batch, which leaves when the partition has its turn
+//! at its broker ([`Turns`]).
 //!
 //! With `linger.ms=0` librdkafka sends nearly every record in a request of its
 //! own, which overloads a small cluster; a longer linger delays every push by
 //! that time. A bound on what is outstanding needs no timer and adapts to rate
 //! and round-trip time: under light load a record leaves at once, under heavy
-//! load everything submitted during one round trip leaves together.
+//! load everything submitted until the next turn leaves together.
 //! `docs/BENCHMARKS.md` has the measurements.
 //!
 //! A record that failed comes back to its lane, which pauses: later records of
@@ -15,16 +16,23 @@
 //! take what it held.
 //!
 //! A lane also tracks since when its partition has been unavailable. It knows
-//! nothing of librdkafka: its caller sends the jobs that it releases.
+//! nothing of librdkafka: its caller requests its turns, and sends the jobs that it
+//! releases.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::turns::Turns;
 
 /// The lane of one partition; `J` is one record to be sent.
 #[derive(Debug)]
 pub(super) struct Lane<J> {
     partition: i32,
+    /// Those at the partition's leader.
+    turns: ArcSwap<Turns<Lane<J>>>,
     state: Mutex<State<J>>,
 }
 
@@ -39,6 +47,8 @@ struct State<J> {
     one_by_one: usize,
     /// The next batch.
     waiting: VecDeque<J>,
+    /// A turn was requested for it.
+    is_due: bool,
     unacknowledged_since: Option<Instant>,
     /// How long the partition was unavailable before the metadata showed it as available
     /// again, as long as no acknowledgement has proven that.
@@ -52,7 +62,7 @@ struct State<J> {
 /// What a lane does with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Sends it if nothing is outstanding.
+    /// Sends it in the next turn.
     Open,
     /// Keeps it for a moment, because another one failed.
     Paused,
@@ -78,13 +88,15 @@ pub(super) enum Settled {
 }
 
 /// What the caller does after a record was settled.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next<J> {
-    /// Nothing: others are outstanding, or the lane is held or retired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: others are outstanding.
     Nothing,
-    /// Sends these now, in this order; there may be none.
-    Send(VecDeque<J>),
-    /// Resumes the lane after a pause.
+    /// Ends the lane's turn.
+    End,
+    /// Ends the lane's turn, and requests another one.
+    Again,
+    /// Ends the lane's turn, and resumes the lane after a pause.
     Resume,
 }
 
@@ -101,12 +113,14 @@ impl<J> Lane<J> {
     fn in_phase(phase: Phase, partition: i32) -> Self {
         Self {
             partition,
+            turns: ArcSwap::from_pointee(Turns::new()),
             state: Mutex::new(State {
                 phase,
                 batch: 0,
                 outstanding: 0,
                 one_by_one: 0,
                 waiting: VecDeque::new(),
+                is_due: false,
                 unacknowledged_since: None,
                 unproven: Duration::ZERO,
                 available_since: None,
@@ -119,26 +133,39 @@ impl<J> Lane<J> {
         self.partition
     }
 
-    /// Returns the job if it is to be sent now; otherwise keeps it for the
-    /// next batch.
+    /// The turns at the partition's leader, as far as that is known.
+    pub(super) fn turns(&self) -> Arc<Turns<Self>> {
+        self.turns.load_full()
+    }
+
+    /// Notes the turns at the partition's leader. Returns whether the caller requests one
+    /// there, because the lane waits for one at another broker.
+    pub(super) fn move_to(&self, turns: &Arc<Turns<Self>>) -> bool {
+        if Arc::ptr_eq(&self.turns.load(), turns) {
+            return false;
+        }
+        self.turns.store(Arc::clone(turns));
+        self.lock().is_due
+    }
+
+    /// Keeps a job for the next batch. Returns whether the caller requests a turn.
     ///
     /// # Errors
     ///
     /// Returns the job if the lane is retired.
-    pub(super) fn submit(&self, job: J, now: Instant) -> Result<Option<J>, J> {
+    pub(super) fn submit(&self, job: J, now: Instant) -> Result<bool, J> {
         let mut state = self.lock();
-        match state.phase {
-            Phase::Open if state.outstanding == 0 => {
-                (state.batch, state.outstanding) = (1, 1);
-                state.unacknowledged_since.get_or_insert(now);
-                Ok(Some(job))
-            }
-            Phase::Open | Phase::Paused | Phase::Held => {
-                state.waiting.push_back(job);
-                Ok(None)
-            }
-            Phase::Retired => Err(job),
+        if state.phase == Phase::Retired {
+            return Err(job);
         }
+        state.waiting.push_back(job);
+        Ok(state.becomes_due(now))
+    }
+
+    /// Returns what the lane sends in the turn that it has now, in this order; there may
+    /// be nothing.
+    pub(super) fn take_batch(&self) -> VecDeque<J> {
+        self.lock().take_batch()
     }
 
     /// What the rejection of a record says about it.
@@ -151,7 +178,7 @@ impl<J> Lane<J> {
     }
 
     /// Settles one job that was sent.
-    pub(super) fn settle(&self, settled: Settled, now: Instant) -> Next<J> {
+    pub(super) fn settle(&self, settled: Settled, now: Instant) -> Next {
         let mut state = self.lock();
         state.settle(settled, now);
         state.next(now)
@@ -162,7 +189,7 @@ impl<J> Lane<J> {
     /// # Errors
     ///
     /// Returns the job if the lane is retired.
-    pub(super) fn take_back(&self, job: J, settled: Settled, now: Instant) -> Result<Next<J>, J> {
+    pub(super) fn take_back(&self, job: J, settled: Settled, now: Instant) -> Result<Next, J> {
         let mut state = self.lock();
         match state.phase {
             Phase::Open => state.phase = Phase::Paused,
@@ -174,16 +201,17 @@ impl<J> Lane<J> {
         Ok(state.next(now))
     }
 
-    /// Ends a pause. Returns what is to be sent now, of what the lane kept, by age.
-    pub(super) fn resume<A: Ord>(&self, now: Instant, age: impl FnMut(&J) -> A) -> VecDeque<J> {
+    /// Ends a pause. What the lane kept is sent by age. Returns whether the caller requests
+    /// a turn.
+    pub(super) fn resume<A: Ord>(&self, now: Instant, age: impl FnMut(&J) -> A) -> bool {
         let mut state = self.lock();
         if state.phase != Phase::Paused {
-            return VecDeque::new();
+            return false;
         }
         state.phase = Phase::Open;
         // Those that failed are behind those that came later.
         state.waiting.make_contiguous().sort_by_key(age);
-        state.next_batch(now)
+        state.becomes_due(now)
     }
 
     /// Takes what waits for the next batch, in its order.
@@ -219,14 +247,14 @@ impl<J> Lane<J> {
         std::mem::take(&mut state.waiting)
     }
 
-    /// Opens a lane that held its records. Returns `earlier` and those, to be
-    /// sent now and in this order.
-    pub(super) fn open(&self, mut earlier: VecDeque<J>, now: Instant) -> VecDeque<J> {
+    /// Opens a lane that held its records, which are sent after `earlier` ones. Returns
+    /// whether the caller requests a turn.
+    pub(super) fn open(&self, mut earlier: VecDeque<J>, now: Instant) -> bool {
         let mut state = self.lock();
         earlier.append(&mut state.waiting);
         state.waiting = earlier;
         state.phase = Phase::Open;
-        state.next_batch(now)
+        state.becomes_due(now)
     }
 
     /// How long the partition has been without an acknowledgement that is due,
@@ -274,13 +302,14 @@ impl<J> Lane<J> {
     }
 
     /// Records that the metadata shows the partition as available. That ends no
-    /// silence while records are outstanding: a frozen broker is still the
-    /// leader in the metadata, and a missing acknowledgement is the better
+    /// silence while records are outstanding, or wait for a turn: a frozen broker is still
+    /// the leader in the metadata, and a missing acknowledgement is the better
     /// evidence.
     pub(super) fn mark_available(&self, now: Instant) {
         let mut state = self.lock();
         state.available_since.get_or_insert(now);
         if state.outstanding == 0
+            && state.waiting.is_empty()
             && let Some(since) = state.unacknowledged_since.take()
         {
             let lasted = now.saturating_duration_since(since);
@@ -324,15 +353,34 @@ impl<J> State<J> {
         self.unacknowledged_since = (self.outstanding > 0).then_some(now);
     }
 
-    fn next(&mut self, now: Instant) -> Next<J> {
-        match self.phase {
-            Phase::Open if self.outstanding == 0 => Next::Send(self.next_batch(now)),
-            Phase::Paused if self.outstanding == 0 => Next::Resume,
-            Phase::Open | Phase::Paused | Phase::Held | Phase::Retired => Next::Nothing,
+    fn next(&mut self, now: Instant) -> Next {
+        if self.outstanding > 0 {
+            Next::Nothing
+        } else if self.phase == Phase::Paused {
+            Next::Resume
+        } else if self.becomes_due(now) {
+            Next::Again
+        } else {
+            Next::End
         }
     }
 
-    fn next_batch(&mut self, now: Instant) -> VecDeque<J> {
+    /// Returns whether a batch is due for which no turn was requested yet.
+    fn becomes_due(&mut self, now: Instant) -> bool {
+        let is_ready = self.phase == Phase::Open && self.outstanding == 0;
+        if !is_ready || self.is_due || self.waiting.is_empty() {
+            return false;
+        }
+        self.is_due = true;
+        self.unacknowledged_since.get_or_insert(now);
+        true
+    }
+
+    fn take_batch(&mut self) -> VecDeque<J> {
+        self.is_due = false;
+        if self.phase != Phase::Open || self.outstanding > 0 {
+            return VecDeque::new();
+        }
         let rest = match self.one_by_one.checked_sub(1) {
             Some(left) if !self.waiting.is_empty() => {
                 self.one_by_one = left;
@@ -345,9 +393,6 @@ impl<J> State<J> {
         };
         let batch = std::mem::replace(&mut self.waiting, rest);
         (self.batch, self.outstanding) = (batch.len(), batch.len());
-        if !batch.is_empty() {
-            self.unacknowledged_since.get_or_insert(now);
-        }
         batch
     }
 }
@@ -358,32 +403,62 @@ mod tests {
 
     const ACKNOWLEDGED: Settled = Settled::Acknowledged(0);
 
-    fn send<const N: usize>(jobs: [&'static str; N]) -> Next<&'static str> {
-        Next::Send(VecDeque::from(jobs))
-    }
-
     /// Jobs are as old as their names say.
-    fn resume(lane: &Lane<&'static str>, now: Instant) -> VecDeque<&'static str> {
+    fn resume(lane: &Lane<&'static str>, now: Instant) -> bool {
         lane.resume(now, |job| *job)
     }
 
-    #[test]
-    fn a_record_leaves_at_once_if_nothing_is_outstanding() {
+    /// A lane that has sent this job.
+    fn sent(job: &'static str, now: Instant) -> Lane<&'static str> {
         let lane = Lane::new(0);
-        assert_eq!(lane.submit("a", Instant::now()), Ok(Some("a")));
+        assert_eq!(lane.submit(job, now), Ok(true));
+        assert_eq!(lane.take_batch(), [job]);
+        lane
+    }
+
+    #[test]
+    fn a_turn_is_requested_once_and_everything_until_then_leaves_in_it() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        assert_eq!(lane.submit("a", now), Ok(true));
+        assert_eq!(lane.submit("b", now), Ok(false));
+        assert_eq!(lane.take_batch(), ["a", "b"]);
+        assert_eq!(lane.submit("c", now), Ok(false), "two are outstanding");
+        assert!(lane.take_batch().is_empty(), "a turn too many");
+    }
+
+    #[test]
+    fn a_lane_whose_records_were_taken_back_has_nothing_to_send_in_its_turn() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        lane.submit("a", now).unwrap();
+        assert_eq!(lane.take_waiting(), ["a"]);
+        assert!(lane.take_batch().is_empty());
+        assert_eq!(lane.submit("b", now), Ok(true));
+    }
+
+    #[test]
+    fn a_lane_that_waits_for_a_turn_requests_another_one_where_its_leader_is() {
+        let (lane, now) = (Lane::new(0), Instant::now());
+        let turns = Arc::new(Turns::new());
+        assert!(!lane.move_to(&turns), "nothing waits");
+        lane.submit("a", now).unwrap();
+        assert!(!lane.move_to(&turns), "it waits there");
+        assert!(lane.move_to(&Arc::new(Turns::new())));
     }
 
     #[test]
     fn records_submitted_during_a_round_trip_leave_together_in_order() {
-        let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now).unwrap();
-        assert_eq!(lane.submit("b", now), Ok(None));
-        assert_eq!(lane.submit("c", now), Ok(None));
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c"]));
-        assert_eq!(lane.submit("d", now), Ok(None));
+        let now = Instant::now();
+        let lane = sent("a", now);
+        assert_eq!(lane.submit("b", now), Ok(false));
+        assert_eq!(lane.submit("c", now), Ok(false));
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), Next::Again);
+        assert_eq!(lane.take_batch(), ["b", "c"]);
+        assert_eq!(lane.submit("d", now), Ok(false));
         let next = lane.settle(ACKNOWLEDGED, now);
         assert_eq!(next, Next::Nothing, "c is outstanding");
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["d"]));
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), Next::Again);
+        assert_eq!(lane.take_batch(), ["d"]);
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), Next::End);
     }
 
     #[test]
@@ -392,18 +467,23 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(lane.unacknowledged_for(after(5)), Duration::ZERO);
         lane.submit("a", start).unwrap();
+        lane.take_batch();
         lane.settle(Settled::Failed, after(3));
         lane.submit("b", after(4)).unwrap();
+        lane.take_batch();
         assert_eq!(lane.unacknowledged_for(after(5)), Duration::from_secs(5));
         lane.settle(ACKNOWLEDGED, after(6));
         assert_eq!(lane.unacknowledged_for(after(7)), Duration::ZERO);
     }
 
     #[test]
-    fn metadata_marks_a_partition_available_only_if_nothing_is_outstanding() {
+    fn metadata_marks_a_partition_available_only_if_nothing_is_outstanding_or_due() {
         let (lane, start) = (Lane::new(0), Instant::now());
         let later = start + Duration::from_secs(9);
         lane.submit("a", start).unwrap();
+        lane.mark_available(start);
+        assert_eq!(lane.unacknowledged_for(later), Duration::from_secs(9));
+        lane.take_batch();
         lane.mark_available(start);
         assert_eq!(lane.unacknowledged_for(later), Duration::from_secs(9));
         lane.settle(Settled::Failed, later);
@@ -426,9 +506,11 @@ mod tests {
         lane.mark_available(after(8));
         assert_eq!(lane.unproven(), Duration::from_secs(5), "the longest one");
         lane.submit("a", after(8)).unwrap();
+        lane.take_batch();
         lane.settle(Settled::Failed, after(9));
         assert_eq!(lane.unproven(), Duration::from_secs(5));
         lane.submit("b", after(9)).unwrap();
+        lane.take_batch();
         lane.settle(ACKNOWLEDGED, after(10));
         assert_eq!(lane.unproven(), Duration::ZERO);
     }
@@ -440,6 +522,7 @@ mod tests {
         lane.mark_available(start);
         assert_eq!(lane.stalled_for(after(5)), Duration::ZERO, "nothing is due");
         lane.submit("a", after(5)).unwrap();
+        lane.take_batch();
         assert_eq!(lane.stalled_for(after(7)), Duration::from_secs(2));
         lane.mark_unavailable(after(7));
         assert_eq!(lane.stalled_for(after(8)), Duration::ZERO, "no leader");
@@ -457,6 +540,7 @@ mod tests {
         lane.mark_available(start);
         assert!(!is_down(60), "nothing is due");
         lane.submit("a", start + Duration::from_secs(60)).unwrap();
+        lane.take_batch();
         assert!(!is_down(72));
         assert!(is_down(73), "a frozen broker stays available");
         lane.mark_unavailable(start + Duration::from_secs(74));
@@ -470,59 +554,64 @@ mod tests {
 
     #[test]
     fn nothing_overtakes_a_record_that_failed() {
-        let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now).unwrap();
+        let now = Instant::now();
+        let lane = sent("a", now);
         lane.submit("b", now).unwrap();
         lane.submit("c", now).unwrap();
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c"]));
+        lane.settle(ACKNOWLEDGED, now);
+        assert_eq!(lane.take_batch(), ["b", "c"]);
         assert_eq!(lane.take_back("b", Settled::Failed, now), Ok(Next::Nothing));
-        assert_eq!(lane.submit("d", now), Ok(None));
+        assert_eq!(lane.submit("d", now), Ok(false));
         assert_eq!(lane.take_back("c", Settled::Failed, now), Ok(Next::Resume));
-        assert_eq!(lane.submit("e", now), Ok(None));
-        assert_eq!(resume(&lane, now), ["b", "c", "d", "e"]);
-        assert!(resume(&lane, now).is_empty());
-        assert_eq!(lane.submit("f", now), Ok(None), "four are outstanding");
+        assert_eq!(lane.submit("e", now), Ok(false));
+        assert!(lane.take_batch().is_empty(), "the lane pauses");
+        assert!(resume(&lane, now));
+        assert!(!resume(&lane, now));
+        assert_eq!(lane.take_batch(), ["b", "c", "d", "e"]);
+        assert_eq!(lane.submit("f", now), Ok(false), "four are outstanding");
     }
 
     #[test]
     fn a_held_lane_keeps_what_is_submitted_and_what_failed() {
-        let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now).unwrap();
+        let now = Instant::now();
+        let lane = sent("a", now);
         lane.submit("b", now).unwrap();
         lane.hold();
-        assert_eq!(lane.take_back("a", Settled::Failed, now), Ok(Next::Nothing));
-        assert_eq!(lane.submit("c", now), Ok(None));
-        assert!(resume(&lane, now).is_empty(), "the lane is held");
+        assert_eq!(lane.take_back("a", Settled::Failed, now), Ok(Next::End));
+        assert_eq!(lane.submit("c", now), Ok(false));
+        assert!(!resume(&lane, now), "the lane is held");
         assert_eq!(lane.retire(), ["b", "a", "c"]);
         assert_eq!(lane.submit("d", now), Err("d"));
         assert_eq!(lane.take_back("d", Settled::Failed, now), Err("d"));
         let next = Lane::held(0);
-        assert_eq!(next.submit("d", now), Ok(None));
-        assert_eq!(next.open(VecDeque::from(["a"]), now), ["a", "d"]);
-        assert_eq!(next.submit("e", now), Ok(None), "a is outstanding");
+        assert_eq!(next.submit("d", now), Ok(false));
+        assert!(next.open(VecDeque::from(["a"]), now));
+        assert_eq!(next.take_batch(), ["a", "d"]);
+        assert_eq!(next.submit("e", now), Ok(false), "a is outstanding");
     }
 
     #[test]
     fn an_acknowledgement_that_arrives_while_the_lane_is_held_releases_nothing() {
-        let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now).unwrap();
+        let now = Instant::now();
+        let lane = sent("a", now);
         lane.submit("b", now).unwrap();
         lane.hold();
         let next = lane.settle(Settled::Acknowledged(7), now);
-        assert_eq!(next, Next::Nothing);
+        assert_eq!(next, Next::End);
         assert_eq!(lane.acknowledged(), Some(7));
         assert_eq!(lane.retire(), ["b"]);
     }
 
     #[test]
     fn the_records_of_a_batch_that_was_rejected_are_sent_one_at_a_time_in_their_order() {
-        let (lane, now) = (Lane::new(0), Instant::now());
-        lane.submit("a", now).unwrap();
+        let now = Instant::now();
+        let lane = sent("a", now);
         assert_eq!(lane.rejected(), Settled::Rejected, "a is alone");
         for job in ["b", "c", "d"] {
             lane.submit(job, now).unwrap();
         }
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["b", "c", "d"]));
+        lane.settle(ACKNOWLEDGED, now);
+        assert_eq!(lane.take_batch(), ["b", "c", "d"]);
         let together = lane.rejected();
         assert_eq!(together, Settled::RejectedTogether);
         lane.submit("e", now).unwrap();
@@ -531,11 +620,15 @@ mod tests {
         }
         assert_eq!(lane.take_back("d", together, now), Ok(Next::Resume));
         assert_eq!(lane.unacknowledged_for(now), Duration::ZERO);
-        assert_eq!(resume(&lane, now), ["b"]);
+        assert!(resume(&lane, now));
+        assert_eq!(lane.take_batch(), ["b"]);
         lane.submit("f", now).unwrap();
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["c"]));
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), Next::Again);
+        assert_eq!(lane.take_batch(), ["c"]);
         assert_eq!(lane.rejected(), Settled::Rejected);
-        assert_eq!(lane.settle(Settled::Rejected, now), send(["d"]));
-        assert_eq!(lane.settle(ACKNOWLEDGED, now), send(["e", "f"]));
+        assert_eq!(lane.settle(Settled::Rejected, now), Next::Again);
+        assert_eq!(lane.take_batch(), ["d"]);
+        assert_eq!(lane.settle(ACKNOWLEDGED, now), Next::Again);
+        assert_eq!(lane.take_batch(), ["e", "f"]);
     }
 }

@@ -25,7 +25,7 @@ use super::topic_check::{Severity, TopicCheck};
 use crate::process::readiness::{Condition, Fallback, Readiness};
 use crate::process::vital;
 use crate::topics::Topic;
-use cluster_state::{ClusterState, available};
+use cluster_state::{ClusterState, available_leaders};
 
 /// How often the cluster is checked while it is healthy.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -164,6 +164,7 @@ impl Monitoring {
                 self.replace_producer(&reason);
             }
             let cluster = self.refresh_metadata();
+            self.producer.give_turns();
             let unacknowledged_for = self.producer.longest_unacknowledged();
             self.update_readiness(cluster);
             // A frozen broker stays the leader in the metadata until its
@@ -217,11 +218,11 @@ impl Monitoring {
 
     /// Fetches the metadata of every topic and applies it to the producer.
     fn refresh_metadata(&mut self) -> ClusterState {
-        match self.available_partitions() {
+        match self.available_leaders() {
             Ok(topics) => {
                 self.contact_succeeded();
-                for (spec, available) in self.producer.specs().iter().zip(&topics) {
-                    self.producer.update_metadata(spec.topic, available);
+                for (spec, leaders) in self.producer.specs().iter().zip(&topics) {
+                    self.producer.update_metadata(spec.topic, leaders);
                 }
                 ClusterState::of(&topics)
             }
@@ -233,16 +234,18 @@ impl Monitoring {
         }
     }
 
-    /// Returns, for each topic, whether each partition is available; nothing
+    /// Returns, for each topic, the leader of each partition that is available; nothing
     /// for a topic that does not exist.
-    fn available_partitions(&self) -> Result<Vec<Vec<bool>>, KafkaError> {
+    fn available_leaders(&self) -> Result<Vec<Vec<Option<i32>>>, KafkaError> {
         let specs = self.producer.specs().iter();
         specs
             .map(|spec| {
                 let metadata = self.producer.metadata(&spec.name, REQUEST_TIMEOUT)?;
                 let min_insync_replicas = self.min_insync_replicas[spec.topic.index()];
                 let topic = metadata.topics().first();
-                Ok(topic.map_or_else(Vec::new, |topic| available(topic, min_insync_replicas)))
+                Ok(topic.map_or_else(Vec::new, |topic| {
+                    available_leaders(topic, min_insync_replicas)
+                }))
             })
             .collect()
     }

@@ -1,10 +1,10 @@
 //! The producer behind every 200: `KeyedRecord → Delivery`.
 //!
 //! ```text
-//! deliver ── lane of (topic, partition) ── librdkafka ── broker
-//!              ▲    │ waits while a batch          │
-//!              │    ▼ is outstanding               ▼
-//!              └── retry ◄── failed ──── delivery report ──► Delivery
+//! deliver ── lane of (topic, partition) ── turn at its broker ── librdkafka ── broker
+//!              ▲                                                   │
+//!              │                                                   ▼
+//!              └── retry ◄── failed ────────────────────── delivery report ──► Delivery
 //! ```
 //!
 //! Only librdkafka's report of an acknowledgement with acks=all makes a
@@ -27,7 +27,7 @@ use arc_swap::ArcSwapOption;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
 use super::delivery_error::{DeliveryError, TopicPartition};
@@ -35,8 +35,10 @@ use super::failure::{Denial, Operation};
 use super::failures::Failures;
 use super::lane::{Lane, Next, Settled};
 use super::metrics::{KafkaClientMetrics, ProducerMetrics};
+use super::polled::PolledProducer;
 use super::statistics::ClientStatistics;
 use super::topic_lanes::TopicLanes;
+use super::turns::{Brokers, Turns};
 use super::{headers, producer_config};
 use crate::config::Settings;
 use crate::record::KeyedRecord;
@@ -98,8 +100,8 @@ pub(crate) struct Destination {
     pub(crate) unproven: Duration,
 }
 
-/// librdkafka's producer, with a thread that polls it for delivery reports.
-type Handle = ThreadedProducer<Context>;
+/// librdkafka's producer.
+type Handle = PolledProducer<Context>;
 
 struct Inner {
     config: ClientConfig,
@@ -107,6 +109,7 @@ struct Inner {
     /// `None` only until the first handle is created, which refers to `Inner`.
     handle: ArcSwapOption<Handle>,
     lanes: [TopicLanes<Job>; Topic::INGRESS.len()],
+    brokers: Brokers<Lane<Job>>,
     answer_deadline: Duration,
     metrics: ProducerMetrics,
     client_metrics: KafkaClientMetrics,
@@ -150,6 +153,7 @@ impl Producer {
                 .collect(),
             handle: ArcSwapOption::empty(),
             lanes: std::array::from_fn(|_| TopicLanes::new()),
+            brokers: Brokers::new(),
             answer_deadline: settings.http.answer_deadline_ms.duration(),
             metrics,
             client_metrics,
@@ -290,11 +294,31 @@ impl Inner {
             let lane = Arc::clone(&job.lane);
             let submitted = job.submitted;
             match lane.submit(job, submitted) {
-                Ok(Some(job)) => return self.send(job),
-                Ok(None) => return,
+                Ok(true) => return self.request_turn(lane),
+                Ok(false) => return,
                 Err(returned) => job = returned,
             }
             job.lane = lanes.choose(job.record.key(), self.answer_deadline);
+        }
+    }
+
+    fn request_turn(self: &Arc<Self>, lane: Arc<Lane<Job>>) {
+        let turns = lane.turns();
+        turns.request(lane, Instant::now());
+        self.give(&turns);
+    }
+
+    /// Sends the batches of all lanes for which there is a turn.
+    fn give(self: &Arc<Self>, turns: &Turns<Lane<Job>>) {
+        let now = Instant::now();
+        while let Some(lane) = turns.next(now) {
+            let batch = lane.take_batch();
+            if batch.is_empty() {
+                turns.over(&lane, None);
+            }
+            for job in batch {
+                self.send(job);
+            }
         }
     }
 
@@ -339,7 +363,8 @@ impl Inner {
             self.finish(job, settled, result);
             lane.settle(settled, now)
         });
-        self.go_on(lane, next);
+        let answered = matches!(settled, Settled::Acknowledged(_)).then_some(now);
+        self.go_on(lane, next, answered);
     }
 
     /// Tells the result of a job that its lane does not keep; one that may still
@@ -376,25 +401,30 @@ impl Inner {
         job.lane.is_held() || !is_too_late_to_retry(job.deadline) && is_up()
     }
 
-    /// Sends what a lane releases, or resumes the lane after the backoff.
-    fn go_on(self: &Arc<Self>, lane: Arc<Lane<Job>>, next: Next<Job>) {
-        match next {
-            Next::Nothing => {}
-            Next::Send(batch) => {
-                for job in batch {
-                    self.send(job);
-                }
-            }
-            Next::Resume => {
-                let inner = Arc::clone(self);
-                self.runtime.spawn(async move {
-                    tokio::time::sleep(RETRY_BACKOFF).await;
-                    for job in lane.resume(Instant::now(), |job| job.submitted) {
-                        inner.send(job);
-                    }
-                });
-            }
+    /// Does what follows the settlement of a record, `answered` by a broker or not.
+    fn go_on(self: &Arc<Self>, lane: Arc<Lane<Job>>, next: Next, answered: Option<Instant>) {
+        if next == Next::Nothing {
+            return;
         }
+        let turns = lane.turns();
+        turns.over(&lane, answered);
+        if next == Next::Again {
+            turns.request(lane, Instant::now());
+        } else if next == Next::Resume {
+            self.resume_later(lane);
+        }
+        self.give(&turns);
+    }
+
+    /// Resumes a lane after the backoff.
+    fn resume_later(self: &Arc<Self>, lane: Arc<Lane<Job>>) {
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY_BACKOFF).await;
+            if lane.resume(Instant::now(), |job| job.submitted) {
+                inner.request_turn(lane);
+            }
+        });
     }
 
     fn observe(&self, job: &Job, result: &Result<Delivery, KafkaError>, now: Instant) -> Settled {

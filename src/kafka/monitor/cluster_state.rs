@@ -16,11 +16,11 @@ pub(super) enum ClusterState {
 }
 
 impl ClusterState {
-    /// `topics` has, for each topic, whether each partition is available.
-    pub(super) fn of(topics: &[Vec<bool>]) -> Self {
+    /// `topics` has, for each topic, the leader of each partition that is available.
+    pub(super) fn of(topics: &[Vec<Option<i32>>]) -> Self {
         if topics.iter().any(Vec::is_empty) {
             Self::TopicsMissing
-        } else if topics.iter().flatten().all(|available| *available) {
+        } else if topics.iter().flatten().all(Option::is_some) {
             Self::Healthy
         } else {
             Self::Degraded
@@ -28,21 +28,24 @@ impl ClusterState {
     }
 }
 
-/// Returns whether each partition is available; empty if the topic does not
+/// Returns the leader of each partition that is available; empty if the topic does not
 /// exist.
-pub(super) fn available(topic: &MetadataTopic, min_insync_replicas: i32) -> Vec<bool> {
+pub(super) fn available_leaders(
+    topic: &MetadataTopic,
+    min_insync_replicas: i32,
+) -> Vec<Option<i32>> {
     if topic.error().is_some() {
         return Vec::new();
     }
     // A partition may be missing from the list, and the list is not sorted.
-    let mut available = vec![false; topic.partitions().len()];
+    let mut leaders = vec![None; topic.partitions().len()];
     for partition in topic.partitions() {
         let index = usize::try_from(partition.id()).unwrap_or(usize::MAX);
-        if let Some(available) = available.get_mut(index) {
-            *available = is_available(partition, min_insync_replicas);
+        if let Some(leader) = leaders.get_mut(index) {
+            *leader = is_available(partition, min_insync_replicas).then_some(partition.leader());
         }
     }
-    available
+    leaders
 }
 
 /// Returns whether a record with acks=all would be accepted.

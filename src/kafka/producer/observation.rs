@@ -1,6 +1,7 @@
 //! What the [`monitor`](crate::kafka::monitor) asks of a producer and tells it:
 //! metadata, pings, and which partitions are available.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -61,15 +62,30 @@ impl Producer {
         self.0.lanes[topic.index()].partition_count()
     }
 
-    /// Applies a topic's metadata: for each partition, whether it is
-    /// available. An empty slice means that the topic was not found.
-    pub(in crate::kafka) fn update_metadata(&self, topic: Topic, available: &[bool]) {
+    /// Applies a topic's metadata: the leader of each partition that is available. An
+    /// empty slice means that the topic was not found.
+    pub(in crate::kafka) fn update_metadata(&self, topic: Topic, leaders: &[Option<i32>]) {
         let lanes = &self.0.lanes[topic.index()];
         let was_known = lanes.partition_count() > 0;
-        lanes.update_metadata(available);
+        let available: Vec<bool> = leaders.iter().map(Option::is_some).collect();
+        lanes.update_metadata(&available);
+        for (lane, leader) in lanes.all().iter().zip(leaders) {
+            let turns = leader.map(|leader| self.0.brokers.at(leader));
+            if turns.is_some_and(|turns| lane.move_to(&turns)) {
+                self.0.request_turn(Arc::clone(lane));
+            }
+        }
         if !was_known && lanes.partition_count() > 0 {
             let unplaced = std::slice::from_ref(lanes.unplaced());
             self.0.move_records(unplaced, &lanes.all());
+        }
+    }
+
+    /// Gives those that wait the turns of partitions that acknowledge nothing, whose end
+    /// no record tells.
+    pub(in crate::kafka) fn give_turns(&self) {
+        for turns in self.0.brokers.all() {
+            self.0.give(&turns);
         }
     }
 

@@ -83,8 +83,8 @@ impl Inner {
             }
         }
         for (lane, moved) in new.iter().zip(moved) {
-            for job in lane.open(moved, Instant::now()) {
-                self.send(job);
+            if lane.open(moved, Instant::now()) {
+                self.request_turn(Arc::clone(lane));
             }
         }
     }
