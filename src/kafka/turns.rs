@@ -239,9 +239,9 @@ mod tests {
     fn turns_are_given_in_the_order_of_the_requests() {
         let (turns, now) = (Turns::new(), Instant::now());
         let lanes = [0, 1, 2].map(Arc::new);
-        lanes
-            .iter()
-            .for_each(|lane| turns.request(Arc::clone(lane), now));
+        for lane in &lanes {
+            turns.request(Arc::clone(lane), now);
+        }
         assert_eq!(turns.next(now).as_deref(), Some(&0));
         assert_eq!(turns.next(now), None, "one at a time at first");
         turns.over(&lanes[2], Some(now));
@@ -254,9 +254,9 @@ mod tests {
     fn a_silent_partition_keeps_nobody_from_a_turn() {
         let (turns, now) = (Turns::new(), Instant::now());
         let lanes = [0, 1].map(Arc::new);
-        lanes
-            .iter()
-            .for_each(|lane| turns.request(Arc::clone(lane), now));
+        for lane in &lanes {
+            turns.request(Arc::clone(lane), now);
+        }
         assert_eq!(turns.next(now).as_deref(), Some(&0));
         assert_eq!(turns.next(now + LONGEST_TURN / 2), None);
         assert_eq!(turns.next(now + LONGEST_TURN).as_deref(), Some(&1));
