@@ -322,6 +322,10 @@ class HelmTest(unittest.TestCase):
         ):
             self.assertEqual(self.arguments(**values)[:2], ["topics", "verify"])
 
+    def test_it_tries_again_for_a_while_with_the_same_address(self):
+        spec = Release({}).spec(TEST)
+        self.assertEqual((spec["restartPolicy"], spec["activeDeadlineSeconds"]), ("OnFailure", 120))
+
     def test_it_leaves_nothing_and_can_be_switched_off(self):
         release = Release()
         hooks = [it for it in release.objects.values() if (hook_of(it) or [""])[0] == "test"]
