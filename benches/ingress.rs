@@ -113,14 +113,15 @@ fn print_row(rate_per_s: u32, name: &str, measurements: &[Measurement]) {
             .map(|round| round.cpu_us_per_push)
             .collect(),
     );
-    let mut latencies: Vec<_> = measurements
-        .iter()
-        .flat_map(|round| &round.latencies)
-        .copied()
-        .collect();
-    latencies.sort_unstable();
-    let [p50, p99] = [50, 99].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
+    let latencies = measurements.iter().flat_map(|round| &round.latencies);
+    let [p50, p99] = p50_and_p99_ms(latencies.copied());
     println!("{rate_per_s:6}  {name:15} {cpu:12.1} {p50:8.2} {p99:8.2}");
+}
+
+fn p50_and_p99_ms(latencies: impl Iterator<Item = Duration>) -> [f64; 2] {
+    let mut latencies: Vec<_> = latencies.collect();
+    latencies.sort_unstable();
+    [50, 99].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3)
 }
 
 fn print_ratio(name: &str, dividend: &[Measurement], divisor: &[Measurement]) {
@@ -152,10 +153,7 @@ fn connections(broker: &Broker) {
             .pushes
             .iter()
             .filter(|push| push.number >= connections);
-        let mut latencies: Vec<_> = open.map(|push| push.latency).collect();
-        latencies.sort_unstable();
-        let [p50, p99] =
-            [50, 99].map(|percent| percentile(&latencies, percent).as_secs_f64() * 1e3);
+        let [p50, p99] = p50_and_p99_ms(open.map(|push| push.latency));
         println!("{connections:11} {p50:8.2} {p99:8.2}");
     }
 }

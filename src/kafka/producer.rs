@@ -303,14 +303,13 @@ impl Inner {
     }
 
     fn request_turn(self: &Arc<Self>, lane: Arc<Lane<Job>>) {
-        let turns = lane.turns();
-        turns.request(lane, Instant::now());
-        self.give(&turns);
+        let (turns, now) = (lane.turns(), Instant::now());
+        turns.request(lane, now);
+        self.give(&turns, now);
     }
 
     /// Sends the batches of all lanes for which there is a turn.
-    fn give(self: &Arc<Self>, turns: &Turns<Lane<Job>>) {
-        let now = Instant::now();
+    fn give(self: &Arc<Self>, turns: &Turns<Lane<Job>>, now: Instant) {
         while let Some(lane) = turns.next(now) {
             let batch = lane.take_batch();
             if batch.is_empty() {
@@ -363,8 +362,7 @@ impl Inner {
             self.finish(job, settled, result);
             lane.settle(settled, now)
         });
-        let answered = matches!(settled, Settled::Acknowledged(_)).then_some(now);
-        self.go_on(lane, next, answered);
+        self.go_on(lane, next, settled, now);
     }
 
     /// Tells the result of a job that its lane does not keep; one that may still
@@ -401,19 +399,20 @@ impl Inner {
         job.lane.is_held() || !is_too_late_to_retry(job.deadline) && is_up()
     }
 
-    /// Does what follows the settlement of a record, `answered` by a broker or not.
-    fn go_on(self: &Arc<Self>, lane: Arc<Lane<Job>>, next: Next, answered: Option<Instant>) {
+    /// Does what follows the settlement of a record.
+    fn go_on(self: &Arc<Self>, lane: Arc<Lane<Job>>, next: Next, settled: Settled, now: Instant) {
         if next == Next::Nothing {
             return;
         }
         let turns = lane.turns();
+        let answered = matches!(settled, Settled::Acknowledged(_)).then_some(now);
         turns.over(&lane, answered);
-        if next == Next::Again {
-            turns.request(lane, Instant::now());
-        } else if next == Next::Resume {
-            self.resume_later(lane);
+        match next {
+            Next::Again => turns.request(lane, now),
+            Next::Resume => self.resume_later(lane),
+            Next::Nothing | Next::End => {}
         }
-        self.give(&turns);
+        self.give(&turns, now);
     }
 
     /// Resumes a lane after the backoff.

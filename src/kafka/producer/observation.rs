@@ -85,7 +85,7 @@ impl Producer {
     /// no record tells.
     pub(in crate::kafka) fn give_turns(&self) {
         for turns in self.0.brokers.all() {
-            self.0.give(&turns);
+            self.0.give(&turns, Instant::now());
         }
     }
 
