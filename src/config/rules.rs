@@ -17,8 +17,8 @@ use super::values::PathTemplate;
 use super::{Auth, ClientAddress, Http, Settings, Streams, Telemetry, Tls, Topics};
 
 /// How long before a push's deadline it is spooled, in milliseconds, and how long that may
-/// take.
-pub(crate) const SPOOL_TIME_MS: u64 = 1_000;
+/// take. On a busy disk a sync takes more than a second: `docs/DESIGN.md`.
+pub(crate) const SPOOL_TIME_MS: u64 = 3_000;
 
 /// The rules between settings that these settings break.
 pub(super) fn broken(settings: &Settings, origins: &Origins) -> Vec<Problem> {

@@ -32,7 +32,7 @@ impl Spool {
             ("spool.directory", self.path()),
             ("spool.after_ms", "200"),
             ("http.body_timeout_ms", "1000"),
-            ("http.answer_deadline_ms", "4000"),
+            ("http.answer_deadline_ms", "6000"),
         ];
         [&own[..], more].concat()
     }

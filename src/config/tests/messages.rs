@@ -287,7 +287,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("a.yaml", "http:\n  a: [", "a.yaml: cannot be parsed: while parsing a node, did not find expected node content at byte 12 line 3 column 1"),
     ("a.yaml", "s3cret", "a.yaml: must contain sections with keys"),
     ("a.json", "[]", "a.json: must contain sections with keys"),
-    ("a.toml", "[spool]\ndirectory = '/spool'\nafter_ms = 12000", "spool.after_ms = 12000 (a.toml): must be less than http.answer_deadline_ms (13000) by more than 1000, or pushes are answered 503 before they are spooled"),
+    ("a.toml", "[spool]\ndirectory = '/spool'\nafter_ms = 12000", "spool.after_ms = 12000 (a.toml): must be less than http.answer_deadline_ms (13000) by more than 3000, or pushes are answered 503 before they are spooled"),
     ("a.toml", "htpp.listen = 1", "htpp (a.toml): unknown key; did you mean http?"),
     ("a.toml", "[auth.basic]\nuser = 's3cret'", "auth.basic.user (a.toml): unknown key; did you mean auth.basic.username?"),
     ("a.toml", "max_connections = 1", "max_connections (a.toml): unknown key; did you mean limits.max_connections?"),
