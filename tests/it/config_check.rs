@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use crate::support::certificates::Certificates;
+use crate::support::child;
 use crate::support::northbridge::run;
 
 /// Where the samples of the providers look for their files.
@@ -223,7 +224,7 @@ fn a_variable_that_is_not_utf_8_is_found() {
         "NORTHBRIDGE__AUTH__TOKEN",
         OsString::from_vec(b"s3cret\xff".to_vec()),
     );
-    let output = program.output().unwrap();
+    let output = child::run(&mut program).unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
         errors(&output).trim(),
@@ -238,7 +239,7 @@ fn a_collector_whose_certificate_nothing_could_verify_is_found() {
     program.env_clear().args(["config", "check"]);
     program.args(["--set", "telemetry.otlp_endpoint=https://collector"]);
     program.env("SSL_CERT_FILE", empty.path());
-    let output = program.output().unwrap();
+    let output = child::run(&mut program).unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
         errors(&output).trim(),

@@ -7,6 +7,7 @@ use std::process::Command;
 use clap::CommandFactory;
 use northbridge::cli::Cli;
 
+use crate::support::child;
 use crate::support::northbridge::run;
 
 /// Settings with which no other command starts.
@@ -54,7 +55,7 @@ fn bash_completes_with_what_is_generated() {
          _northbridge northbridge dev show; echo \"${{COMPREPLY[@]}}\"",
         script.display()
     );
-    let output = Command::new("bash").args(["-c", &complete]).output();
+    let output = child::run(Command::new("bash").args(["-c", &complete]));
     let output = output.expect("bash");
     let completed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(completed, "device\n", "{output:?}");

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,9 +19,10 @@ use hyper_util::server::conn::auto;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::child::{ChildGuard, is_alive};
+use crate::support::child::{self, ChildGuard, is_alive};
 use crate::support::http::{Connection, RawConnection, Version, get, post};
 use crate::support::load::{Answer, Load, Until};
+use crate::support::mock::Mock;
 use crate::support::{bodies, northbridge};
 
 #[test]
@@ -191,4 +194,23 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         response = response.header("connection", "close");
     }
     Ok(response.body(Full::new(body)).unwrap())
+}
+
+#[test]
+fn a_mock_cluster_goes_down_while_processes_start() {
+    let mock = Mock::start();
+    let has_ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !has_ended.load(Ordering::Relaxed) {
+                child::run(&mut Command::new("true")).unwrap();
+            }
+        });
+        for _ in 0..10 {
+            mock.go_down();
+            mock.come_back();
+            thread::sleep(Duration::from_millis(10));
+        }
+        has_ended.store(true, Ordering::Relaxed);
+    });
 }

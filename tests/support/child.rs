@@ -8,10 +8,10 @@
 //!
 //! It must not know which program the child runs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -39,6 +39,10 @@ kill "$watchdog"
 exit "$code"
 "#;
 
+/// Read-locked while a process starts: until it executes its program it has copies of all
+/// sockets of the tests.
+static STARTING: RwLock<()> = RwLock::new(());
+
 /// A running child process; dropping it kills it.
 #[derive(Debug)]
 pub struct ChildGuard {
@@ -63,12 +67,9 @@ impl ChildGuard {
         stderr: Stdio,
         leftovers: Option<&Path>,
     ) -> Self {
-        let mut shell = shell(program, leftovers)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .expect("a POSIX shell named sh");
+        let mut shell = shell(program, leftovers);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = start(shell.stderr(stderr)).expect("a POSIX shell named sh");
         // `Child::wait` closes a standard input that has not been taken.
         let parent_is_alive = shell.stdin.take().expect("stdin is piped");
         let mut stdout = BufReader::new(shell.stdout.take().expect("stdout is piped"));
@@ -125,6 +126,24 @@ impl Drop for ChildGuard {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Starts a process.
+pub fn start(program: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    program.spawn()
+}
+
+/// Runs a process to its end, and returns its output and errors.
+pub fn run(program: &mut Command) -> io::Result<Output> {
+    program.stdout(Stdio::piped()).stderr(Stdio::piped());
+    start(program)?.wait_with_output()
+}
+
+/// Does something while no process starts, so that a socket is closed at once.
+pub fn while_none_starts(act: impl FnOnce()) {
+    let _none = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    act();
 }
 
 /// Returns whether a process with this ID exists, running or stopped.

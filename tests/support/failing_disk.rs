@@ -6,6 +6,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::child;
+
 /// Loaded before the C library. The file that the variable names holds the call and the
 /// number of the error, such as `fdatasync 5`.
 const SOURCE: &str = r#"
@@ -68,7 +70,12 @@ impl FailingDisk {
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-o"]);
         compiler.arg(directory.path().join("disk.so")).arg(source);
-        assert!(compiler.status().expect("a C compiler").success());
+        assert!(
+            child::run(&mut compiler)
+                .expect("a C compiler")
+                .status
+                .success()
+        );
         Self { directory }
     }
 

@@ -9,6 +9,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use super::child;
 use super::northbridge::Northbridge;
 use super::records::{Record, read_topic};
 
@@ -109,14 +110,17 @@ impl Mock {
     ///
     /// The mock's own `broker_down` releases the port, and `broker_up` aborts the
     /// process if the port has been taken meanwhile. So the brokers are down only
-    /// for the moment it takes to close their connections.
+    /// for the moment it takes to close their connections. `broker_down` itself aborts it
+    /// if a process that is starting still has the socket.
     pub fn go_down(&self) {
         let closed = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT; 100_000];
         self.fail_requests(RDKafkaApiKey::ApiVersion, &closed);
-        for broker in 1..=3 {
-            self.cluster.broker_down(broker).unwrap();
-            self.cluster.broker_up(broker).unwrap();
-        }
+        child::while_none_starts(|| {
+            for broker in 1..=3 {
+                self.cluster.broker_down(broker).unwrap();
+                self.cluster.broker_up(broker).unwrap();
+            }
+        });
     }
 
     /// Ends the outage of [`Mock::go_down`].

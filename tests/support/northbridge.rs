@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use super::child::ChildGuard;
+use super::child::{self, ChildGuard};
 use super::{TIMEOUT, eventually, http};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_northbridge");
@@ -282,8 +282,7 @@ impl Drop for Northbridge {
 /// `settings` are those of [`Northbridge::start`].
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut program = command(arguments, settings);
-    program.stdin(Stdio::null());
-    program.output().expect("the program was built")
+    child::run(program.stdin(Stdio::null())).expect("the program was built")
 }
 
 /// Creates the topics of these settings.
@@ -300,7 +299,8 @@ pub fn create_topics(settings: &[(&str, &str)]) {
 pub fn run_into(file: File, arguments: &[&str]) -> Output {
     let mut program = command(arguments, &[]);
     program.stdin(Stdio::null()).stdout(file);
-    program.output().expect("the program was built")
+    let child = child::start(program.stderr(Stdio::piped())).expect("the program was built");
+    child.wait_with_output().expect("its errors")
 }
 
 /// Runs a command whose standard output is read up to this number of lines, as by
@@ -312,7 +312,7 @@ pub fn run_into(file: File, arguments: &[&str]) -> Output {
 pub fn run_with_head(lines: usize, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut program = command(arguments, settings);
     program.stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut child = program.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut child = child::start(program.stdout(Stdio::piped())).expect("it starts");
     let output = child.stdout.take().expect("the output is piped");
     let read = BufReader::new(output).lines().take(lines).count();
     assert_eq!(read, lines, "{arguments:?}");
