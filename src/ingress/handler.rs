@@ -2,6 +2,7 @@
 //!
 //! Decides only in which order things happen; each step has its own module.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,8 @@ use crate::telemetry::traceparent;
 
 /// A longer `X-Request-Id` is replaced, so that logs and answers stay short.
 const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Of a `u64` in hexadecimal.
+const MAX_COUNT_DIGITS: usize = 16;
 
 pub(crate) struct Handler {
     paths: Paths,
@@ -75,7 +78,7 @@ pub(crate) struct Client {
 /// Makes ids that no other instance makes: a random start and a counter.
 #[derive(Debug)]
 struct RequestIds {
-    start: u64,
+    start: String,
     next: AtomicU64,
 }
 
@@ -336,6 +339,8 @@ impl Handler {
         let reading = body::read(incoming, push.encoding, limit, &mut reservation);
         let deadline = started + self.body_timeout;
         let body = tokio::select! {
+            // Nearly every body has arrived with its head: then nothing else is waited for.
+            biased;
             body = reading => body?,
             () = tokio::time::sleep_until(deadline.into()) => return Err(Refusal::BodyTimeout),
             // Answered, and not reset at the end of the drain.
@@ -462,8 +467,12 @@ fn content_type(headers: &HeaderMap) -> Option<Bytes> {
 
 impl RequestIds {
     fn new() -> Self {
+        Self::starting_with(fastrand::u64(..))
+    }
+
+    fn starting_with(start: u64) -> Self {
         Self {
-            start: fastrand::u64(..),
+            start: format!("{start:016x}-"),
             next: AtomicU64::new(0),
         }
     }
@@ -483,7 +492,10 @@ impl RequestIds {
 
     fn next(&self) -> HeaderValue {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{count:x}", self.start);
+        let mut id = String::with_capacity(self.start.len() + MAX_COUNT_DIGITS);
+        id.push_str(&self.start);
+        // Writing to a string does not fail.
+        let _ = write!(id, "{count:x}");
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
@@ -535,10 +547,7 @@ mod tests {
 
     #[test]
     fn a_short_printable_request_id_is_kept_and_any_other_is_replaced() {
-        let ids = RequestIds {
-            start: 0xabc,
-            next: AtomicU64::new(0),
-        };
+        let ids = RequestIds::starting_with(0xabc);
         let of = |value: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(

@@ -62,9 +62,12 @@ pub struct Delivery {
     offset: i64,
 }
 
+/// Boxed, as librdkafka holds it.
+type JobLane = Lane<Box<Job>>;
+
 /// One record on its way through a lane and librdkafka, and who waits for it.
 struct Job {
-    lane: Arc<Lane<Job>>,
+    lane: Arc<JobLane>,
     record: KeyedRecord,
     submitted: Instant,
     /// When nobody waits for the record any more.
@@ -108,8 +111,8 @@ struct Inner {
     specs: Vec<TopicSpec>,
     /// `None` only until the first handle is created, which refers to `Inner`.
     handle: ArcSwapOption<Handle>,
-    lanes: [TopicLanes<Job>; Topic::INGRESS.len()],
-    brokers: Brokers<Lane<Job>>,
+    lanes: [TopicLanes<Box<Job>>; Topic::INGRESS.len()],
+    brokers: Brokers<JobLane>,
     answer_deadline: Duration,
     metrics: ProducerMetrics,
     client_metrics: KafkaClientMetrics,
@@ -265,13 +268,13 @@ impl Inner {
         if is_unplaced {
             self.expire_unplaced(topic, deadline);
         }
-        self.enqueue(Job {
+        self.enqueue(Box::new(Job {
             lane,
             record,
             submitted: now,
             deadline,
             on_settled,
-        });
+        }));
     }
 
     /// Fails what still waits for its topic's partitions at `deadline`, and for longer.
@@ -288,7 +291,7 @@ impl Inner {
     }
 
     /// Gives a job to its lane, or if that is retired, to the one in its place.
-    fn enqueue(self: &Arc<Self>, mut job: Job) {
+    fn enqueue(self: &Arc<Self>, mut job: Box<Job>) {
         let lanes = &self.lanes[job.record.topic().index()];
         loop {
             let lane = Arc::clone(&job.lane);
@@ -302,14 +305,14 @@ impl Inner {
         }
     }
 
-    fn request_turn(self: &Arc<Self>, lane: Arc<Lane<Job>>) {
+    fn request_turn(self: &Arc<Self>, lane: Arc<JobLane>) {
         let (turns, now) = (lane.turns(), Instant::now());
         turns.request(lane, now);
         self.give(&turns, now);
     }
 
     /// Sends the batches of all lanes for which there is a turn.
-    fn give(self: &Arc<Self>, turns: &Turns<Lane<Job>>, now: Instant) {
+    fn give(self: &Arc<Self>, turns: &Turns<JobLane>, now: Instant) {
         while let Some(lane) = turns.next(now) {
             let batch = lane.take_batch();
             if batch.is_empty() {
@@ -321,7 +324,7 @@ impl Inner {
         }
     }
 
-    fn send(self: &Arc<Self>, job: Job) {
+    fn send(self: &Arc<Self>, job: Box<Job>) {
         let handle = match self.handle() {
             Ok(handle) => handle,
             Err(error) => return self.settle(job, Err(error)),
@@ -331,7 +334,7 @@ impl Inner {
         let headers = headers::of_record(&job.record);
         let partition = job.lane.partition();
         let name = self.specs[job.record.topic().index()].name.as_str();
-        let mut record = BaseRecord::<[u8], [u8], Box<Job>>::with_opaque_to(name, Box::new(job))
+        let mut record = BaseRecord::<[u8], [u8], Box<Job>>::with_opaque_to(name, job)
             .partition(partition)
             .payload(&value)
             .headers(headers);
@@ -341,11 +344,11 @@ impl Inner {
         // librdkafka copies key and value into its queue; a rejected record
         // is returned with its job.
         if let Err((error, record)) = handle.send(record) {
-            self.settle(*record.delivery_opaque, Err(error));
+            self.settle(record.delivery_opaque, Err(error));
         }
     }
 
-    fn settle(self: &Arc<Self>, job: Job, result: Result<Delivery, KafkaError>) {
+    fn settle(self: &Arc<Self>, job: Box<Job>, result: Result<Delivery, KafkaError>) {
         let now = Instant::now();
         let lane = Arc::clone(&job.lane);
         let settled = self.observe(&job, &result, now);
@@ -367,7 +370,12 @@ impl Inner {
 
     /// Tells the result of a job that its lane does not keep; one that may still
     /// succeed is delivered once more, by the lanes of that moment.
-    fn finish(self: &Arc<Self>, job: Job, settled: Settled, result: Result<Delivery, KafkaError>) {
+    fn finish(
+        self: &Arc<Self>,
+        job: Box<Job>,
+        settled: Settled,
+        result: Result<Delivery, KafkaError>,
+    ) {
         let topic = job.record.topic();
         let source = match result {
             Ok(delivery) => {
@@ -400,7 +408,7 @@ impl Inner {
     }
 
     /// Does what follows the settlement of a record.
-    fn go_on(self: &Arc<Self>, lane: Arc<Lane<Job>>, next: Next, settled: Settled, now: Instant) {
+    fn go_on(self: &Arc<Self>, lane: Arc<JobLane>, next: Next, settled: Settled, now: Instant) {
         if next == Next::Nothing {
             return;
         }
@@ -416,7 +424,7 @@ impl Inner {
     }
 
     /// Resumes a lane after the backoff.
-    fn resume_later(self: &Arc<Self>, lane: Arc<Lane<Job>>) {
+    fn resume_later(self: &Arc<Self>, lane: Arc<JobLane>) {
         let inner = Arc::clone(self);
         self.runtime.spawn(async move {
             tokio::time::sleep(RETRY_BACKOFF).await;
@@ -521,6 +529,6 @@ impl ProducerContext for Context {
             }),
             Err((error, _)) => Err(error.clone()),
         };
-        inner.settle(*job, result);
+        inner.settle(job, result);
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Knows the formats of field that the platform publishes, and must not know which type has which.
 
-use chrono::NaiveDateTime;
+use std::ops::Range;
+
+use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
 use super::Validation;
@@ -118,11 +120,18 @@ fn check_timestamp(value: &RawValue) -> Conformance {
 
 /// Returns whether `time`, 15 bytes long, exists in the calendar.
 fn is_time(time: &str) -> bool {
-    // chrono accepts a sign and spaces as part of a number.
-    let plain = time
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'T');
-    plain && NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S").is_ok()
+    let number = |digits: Range<usize>| {
+        let digits = time.get(digits)?;
+        // A number may have a sign.
+        let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u32>().ok().filter(|_| is_plain)
+    };
+    let date = || {
+        let year = i32::try_from(number(0..4)?).ok()?;
+        NaiveDate::from_ymd_opt(year, number(4..6)?, number(6..8)?)
+    };
+    let is_clock = || Some(number(9..11)? < 24 && number(11..13)? < 60 && number(13..15)? <= 60);
+    time.get(8..9) == Some("T") && date().is_some() && is_clock() == Some(true)
 }
 
 /// Returns whether `rest` is `.SSSZ`, or `SSSZ` as formatters without a separator write it.
@@ -145,6 +154,11 @@ mod tests {
         let table = [
             (r#""20151212T121212Z""#, Conformance::Published),
             (r#""20160229T235959Z""#, Conformance::Published),
+            (r#""20161231T235960Z""#, Conformance::Published),
+            (r#""20161231T235961Z""#, Conformance::Drift),
+            (r#""20161231T236000Z""#, Conformance::Drift),
+            (r#""20161231T23595+1Z""#, Conformance::Drift),
+            (r#""2016123T2359590Z""#, Conformance::Drift),
             (r#""\u00320151212T121212Z""#, Conformance::Published),
             (r#""20151212T121212.123Z""#, Conformance::Variant),
             (r#""20151212T121212123Z""#, Conformance::Variant),

@@ -50,12 +50,13 @@ pub(super) fn device_in_path(value: Option<&RawValue>) -> Result<Cow<'_, str>, I
 
 /// Returns whether `path` is `/devices/{deviceId}` or `/devices/{deviceId}/services/{serviceId}`.
 pub(super) fn is_device_path(path: &str) -> bool {
-    let mut segments = path.split('/');
-    let device = [segments.next(), segments.next()] == [Some(""), Some("devices")]
+    let mut segments = path.as_bytes().split(|byte| *byte == b'/');
+    let device = segments.next() == Some(b"")
+        && segments.next() == Some(b"devices")
         && segments.next().is_some_and(|id| !id.is_empty());
     let service = match segments.next() {
         None => true,
-        Some(segment) => segment == "services" && segments.next().is_some_and(|id| !id.is_empty()),
+        Some(segment) => segment == b"services" && segments.next().is_some_and(|id| !id.is_empty()),
     };
     device && service && segments.next().is_none()
 }
@@ -76,13 +77,12 @@ pub(super) fn is_number(value: &RawValue) -> bool {
 
 /// Returns whether the value is a string of at most `max_chars` characters.
 ///
-/// Decodes only if the raw form leaves doubt: decoding never makes a string longer, and only a `\u`
-/// can be a lone surrogate.
+/// Decodes only if the raw form leaves doubt: a string without escapes is as long as it was sent.
 pub(super) fn is_text_within(value: &RawValue, max_chars: usize) -> bool {
     let Some(inner) = between_quotes(value) else {
         return false;
     };
-    let certain = inner.len() <= max_chars && !inner.contains("\\u");
+    let certain = inner.len() <= max_chars && !inner.contains('\\');
     certain || text(value).is_some_and(|text| text.chars().count() <= max_chars)
 }
 

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
-use super::{Handle, Inner, Job, Producer};
+use super::{Handle, Inner, Job, JobLane, Producer};
 use crate::kafka;
-use crate::kafka::lane::Lane;
 use crate::kafka::topic_lanes::{self, Lanes, TopicLanes};
 
 /// How long a replaced producer may take for the acknowledgements of its
@@ -61,7 +60,7 @@ impl Producer {
 
 impl Inner {
     /// Gives a topic new lanes, and them what the old ones held.
-    fn renew(self: &Arc<Self>, topic: &TopicLanes<Job>) {
+    fn renew(self: &Arc<Self>, topic: &TopicLanes<Box<Job>>) {
         let new = topic.renewed();
         // Before the old lanes retire, so that whoever finds one retired finds
         // the new one. Later records wait there for those that are moved.
@@ -71,10 +70,10 @@ impl Inner {
 
     /// Retires the old lanes, and gives what they held to new ones, in its order and
     /// before what those hold since.
-    pub(super) fn move_records(self: &Arc<Self>, old: &[Arc<Lane<Job>>], new: &Lanes<Job>) {
-        let mut jobs: Vec<Job> = old.iter().flat_map(|lane| lane.retire()).collect();
+    pub(super) fn move_records(self: &Arc<Self>, old: &[Arc<JobLane>], new: &Lanes<Box<Job>>) {
+        let mut jobs: Vec<Box<Job>> = old.iter().flat_map(|lane| lane.retire()).collect();
         jobs.sort_by_key(|job| job.submitted);
-        let mut moved: Vec<VecDeque<Job>> = new.iter().map(|_| VecDeque::new()).collect();
+        let mut moved: Vec<VecDeque<Box<Job>>> = new.iter().map(|_| VecDeque::new()).collect();
         for mut job in jobs {
             let key = job.record.key();
             if let Some(index) = topic_lanes::choose(new, key, self.answer_deadline) {
