@@ -7,6 +7,7 @@
 //! has read from the topics that the product wrote before.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -79,12 +80,21 @@ pub(crate) fn run(
         let group = consumer.group_metadata().expect("group metadata");
         let sent = producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT);
         sent.expect("offsets in the transaction");
+        await_records(&producer);
         producer.commit_transaction(TIMEOUT).expect("a commit");
         done += count;
         transactions += 1;
         committed(done);
     }
     transactions
+}
+
+/// Waits as the product does: rdkafka's commit looks only every 100 ms.
+fn await_records(producer: &BaseProducer) {
+    while producer.in_flight_count() > 0 {
+        producer.poll(Duration::ZERO);
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Reads all committed records of a topic. Returns their number.
@@ -170,7 +180,9 @@ fn group_consumer(bootstrap_servers: &str, input: &str) -> BaseConsumer {
 fn transactional_producer(bootstrap_servers: &str, input: &str) -> BaseProducer {
     let producer: BaseProducer = client(bootstrap_servers)
         .set("transactional.id", format!("floor.{input}"))
-        .set("linger.ms", "1000")
+        .set("linger.ms", "10")
+        .set("retry.backoff.ms", "10")
+        .set("delivery.report.only.error", "true")
         .create()
         .expect("a producer");
     producer.init_transactions(TIMEOUT).expect("transactions");

@@ -182,7 +182,10 @@ fn assigned_consumer_config(
     fetch_wait_ms: &str,
 ) -> ClientConfig {
     let mut config = client_config(settings);
-    config.set("fetch.wait.max.ms", fetch_wait_ms);
+    config
+        .set("fetch.wait.max.ms", fetch_wait_ms)
+        // A full queue is empty again long before librdkafka's second is over.
+        .set("fetch.queue.backoff.ms", "10");
     with_options(&mut config, settings, Clients::Consumers);
     consumer_config(&mut config, settings)
         // librdkafka requires a group id of every consumer; nothing joins it.

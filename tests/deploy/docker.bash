@@ -50,9 +50,11 @@ base_names() {
        /^FROM |^ *image:/' "$@"
 }
 
+# build_image [OPTION…]: builds the image, or what the options say.
 build_image() {
+  [ "$#" -gt 0 ] || set -- --tag "$image"
   # On machines with stand-ins, only the host's network reaches the package registries.
-  docker build ${STAND_INS:+--network host} --tag "$image" \
+  docker build ${STAND_INS:+--network host} "$@" \
     --build-arg "VERSION=$version" \
     --build-arg "REVISION=$revision" \
     --build-arg "CREATED=$created" .
