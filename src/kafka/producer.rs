@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
 
@@ -69,6 +69,10 @@ type JobLane = Lane<Box<Job>>;
 struct Job {
     lane: Arc<JobLane>,
     record: KeyedRecord,
+    /// Made before the record waits, because librdkafka sends what it has as soon as it has
+    /// the first record of a batch: between two of them there must be little to do. `None`
+    /// once librdkafka has had them.
+    headers: Option<OwnedHeaders>,
     submitted: Instant,
     /// When nobody waits for the record any more.
     deadline: Instant,
@@ -270,6 +274,7 @@ impl Inner {
         }
         self.enqueue(Box::new(Job {
             lane,
+            headers: Some(headers::of_record(&record)),
             record,
             submitted: now,
             deadline,
@@ -324,14 +329,15 @@ impl Inner {
         }
     }
 
-    fn send(self: &Arc<Self>, job: Box<Job>) {
+    fn send(self: &Arc<Self>, mut job: Box<Job>) {
         let handle = match self.handle() {
             Ok(handle) => handle,
             Err(error) => return self.settle(job, Err(error)),
         };
         let key = job.record.key_bytes();
         let value = job.record.value_bytes();
-        let headers = headers::of_record(&job.record);
+        let headers = job.headers.take();
+        let headers = headers.unwrap_or_else(|| headers::of_record(&job.record));
         let partition = job.lane.partition();
         let name = self.specs[job.record.topic().index()].name.as_str();
         let mut record = BaseRecord::<[u8], [u8], Box<Job>>::with_opaque_to(name, job)

@@ -166,7 +166,7 @@ fn pushes_keep_their_order_from_the_start_of_a_process_without_kafka() {
 #[test]
 fn a_process_that_stops_during_an_outage_leaves_its_spool_to_the_next_one() {
     let (mock, spool) = (Mock::start(), Spool::new());
-    let deadline = [("shutdown.deadline_ms", "6000")];
+    let deadline = [("shutdown.deadline_ms", "8000")];
     let ingress = mock.ready_ingress(&spool.settings(&deadline));
     mock.go_down();
     for number in 0..3 {

@@ -8,10 +8,12 @@
 //!
 //! It must not know which program the child runs.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -128,10 +130,18 @@ impl Drop for ChildGuard {
     }
 }
 
-/// Starts a process.
+/// Starts a process, and waits until it has none of the tests' sockets any more.
 pub fn start(program: &mut Command) -> io::Result<Child> {
     let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    program.spawn()
+    let child = program.spawn()?;
+    // `spawn` returns a moment before Linux closes them, and gives the process the name of
+    // its program a moment later; until then it has the name of this thread.
+    let name = |process: &str| fs::read(format!("/proc/{process}/comm"));
+    let (own, process) = (name("thread-self")?, child.id().to_string());
+    while name(&process).is_ok_and(|name| name == own) {
+        thread::yield_now();
+    }
+    Ok(child)
 }
 
 /// Runs a process to its end, and returns its output and errors.
