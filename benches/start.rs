@@ -7,12 +7,10 @@
     reason = "a benchmark whose surroundings fail can only panic"
 )]
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::http::get;
 use support::kafka_cluster::{shared, unique_prefix};
 use support::northbridge::{Northbridge, create_topics};
 use usage::median;
@@ -33,19 +31,19 @@ fn main() {
         ("topics.prefix", &prefix),
     ];
     create_topics(&settings);
-    measure("ingress", &settings, Northbridge::admin_address);
-    measure("command-status", &settings, Northbridge::admin_address);
-    measure("dev", &[], printed_address);
+    measure("ingress", &settings);
+    measure("command-status", &settings);
+    // It logs its address of administration.
+    measure("dev", &[("log.level", "info")]);
 }
 
 /// Each process ends in order before the next one starts, which would wait for its place
 /// in the group otherwise.
-fn measure(command: &str, settings: &[(&str, &str)], admin: fn(&Northbridge) -> SocketAddr) {
+fn measure(command: &str, settings: &[(&str, &str)]) {
     let rounds = (0..ROUNDS).map(|_| {
         let began = Instant::now();
         let program = Northbridge::start(&[command], settings);
-        let address = admin(&program);
-        while get(address, "/readyz").is_none_or(|answer| answer.status != 200) {
+        while !program.is_ready() {
             thread::sleep(INTERVAL);
         }
         let took = began.elapsed().as_secs_f64() * 1e3;
@@ -57,10 +55,4 @@ fn measure(command: &str, settings: &[(&str, &str)], admin: fn(&Northbridge) -> 
     let longest = rounds.iter().copied().fold(0.0, f64::max);
     let middle = median(rounds);
     println!("{command}: ready after {middle:.0} ms, the longest {longest:.0} ms, of {ROUNDS}");
-}
-
-fn printed_address(dev: &Northbridge) -> SocketAddr {
-    let line = dev.wait_for_output(|line| line.starts_with("  status page "));
-    let address = line.split("http://").nth(1).expect("an address");
-    address.trim_end_matches('/').parse().expect("an address")
 }

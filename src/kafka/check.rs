@@ -109,8 +109,9 @@ where
         .create_with_context(warnings.clone())
         .map_err(reason)?;
     poll(&client);
-    // rdkafka takes 100 ms to close a consumer, for which no start has to wait.
-    thread::spawn(move || drop(client));
+    // rdkafka takes 100 ms to close a consumer, for which no start has to wait; without a
+    // thread it is closed here.
+    drop(thread::Builder::new().spawn(move || drop(client)));
     match warnings.first() {
         Some(warning) => Err(warning),
         None => Ok(()),

@@ -4,6 +4,7 @@ Callgrind counts only while a thread is in the part's function, or in what that 
 Pushes are sent one after the other, so that each is a batch of its own.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -36,12 +37,15 @@ ALLOCATORS = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", 
 
 
 def main():
+    options = argparse.ArgumentParser(prog="tests/budget/run")
+    options.add_argument("--update", action="store_true", help="write what was counted as the new budgets")
+    options = options.parse_args()
     measured = {}
     with tempfile.TemporaryDirectory() as directory, running("dev", directory) as dev:
         broker = dev.wait_for(r"broker +([0-9.]+:[0-9]+)")
         for part, (function, command) in PARTS.items():
             measured[part] = measure(pathlib.Path(directory), part, function, command, broker)
-    if sys.argv[1:] == ["--update"]:
+    if options.update:
         BUDGETS.write_text(json.dumps(measured, indent=2) + "\n")
         return 0
     return compare(json.loads(BUDGETS.read_text()), measured)

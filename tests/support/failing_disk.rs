@@ -70,12 +70,8 @@ impl FailingDisk {
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-o"]);
         compiler.arg(directory.path().join("disk.so")).arg(source);
-        assert!(
-            child::run(&mut compiler)
-                .expect("a C compiler")
-                .status
-                .success()
-        );
+        let output = child::run(&mut compiler).expect("a C compiler");
+        assert!(output.status.success(), "{output:?}");
         Self { directory }
     }
 
